@@ -1,0 +1,128 @@
+"""The DataModule under every data set: the loader hands out row numbers, rendering happens on the device."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler
+
+from healing_mnist.batch import Batch
+from healing_mnist.checks import NonNegative, Positive
+
+Rows = dict[str, Tensor]  # a table: column name -> (rows, ...) tensor on the CPU; "image" indexes the base images
+
+
+class RenderedData(L.LightningDataModule):
+    """Base images plus one table of rows per split, and how to render rows.
+
+    A subclass gives `image_shape`, `num_classes`, `load` and `draw`, and `render`; it may name other test splits, each
+    of which is scored by itself (metrics then read ``test/<split>/mse``).
+
+    Args:
+        batch_size: rows a training step.
+        eval_batch_size: rows a validation or test step.
+        seed: seeds the split of the base images, the tables and the order of the training rows.
+        resample: draw new training rows every epoch.
+    """
+
+    test_splits: tuple[str, ...] = ("test",)
+
+    def __init__(
+        self, batch_size: Positive = 128, eval_batch_size: Positive = 500, seed: NonNegative = 0, resample: bool = False
+    ):
+        super().__init__()
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.seed, self.resample = seed, resample
+        self.images: Tensor | None = None  # (N, C, H, W) uint8, all splits together
+        self.tables: dict[str, Rows] = {}
+        self._epoch = 0
+        self._resident: dict[tuple[str, torch.device], Tensor | Rows] = {}
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one rendered frame, known before anything is loaded."""
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int: ...
+
+    @abstractmethod
+    def load(self) -> Tensor:
+        """Read the base images, (N, C, H, W) uint8, and remember what `draw` needs."""
+
+    @abstractmethod
+    def draw(self, split: str, generator: torch.Generator) -> Rows:
+        """Draw the table of a split with the CPU generator given."""
+
+    @abstractmethod
+    def render(self, rows: Rows, images: Tensor) -> Batch:
+        """Turn rows (columns of equal length B, on the device of `images`) into a batch.
+
+        A pure function: it draws nothing at random, and a row's frames do not depend on the rows beside it.
+        """
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.images is None:
+            self.images = self.load()
+            for split in ("train", "val", *self.test_splits):
+                self.tables[split] = self._draw(split)
+
+    def _draw(self, split: str, epoch: int = 0) -> Rows:
+        # The split's name, not its position, enters the seed: adding a test split leaves the others as they were.
+        stream = int.from_bytes(split.encode()[:4].ljust(4, b"\0"), "big")
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + stream) * 10_007 + epoch)
+        rows = self.draw(split, generator)
+        rows["index"] = torch.arange(len(next(iter(rows.values()))))
+        return rows
+
+    def start_epoch(self, epoch: int) -> None:
+        """Draw the training rows of this epoch when `resample` is on; the task calls it before each epoch."""
+        if self.resample and epoch != self._epoch:
+            self._epoch = epoch
+            self.tables["train"] = self._draw("train", epoch)
+            self._resident = {key: value for key, value in self._resident.items() if key[0] != "train"}
+
+    def batch(self, split: str, index: Tensor) -> Batch:
+        """Render rows `index` (B,) of a split on the device of `index`."""
+        device = index.device
+        images = self._on(device, "images", self.images)
+        table = self._on(device, split, self.tables[split])
+        return self.render({name: column[index] for name, column in table.items()}, images)
+
+    def _on(self, device: torch.device, name: str, value: Tensor | Rows) -> Tensor | Rows:
+        """`value` moved to `device` once and kept there."""
+        key = (name, device)
+        if key not in self._resident:
+            moved = {k: v.to(device) for k, v in value.items()} if isinstance(value, dict) else value.to(device)
+            self._resident[key] = moved
+        return self._resident[key]
+
+    def _loader(self, split: str, batch_size: int, shuffle: bool = False) -> DataLoader:
+        trainer = self.trainer
+        world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        rows = range(len(self.tables[split]["index"]))
+        # Also with one process: its order is a function of seed and epoch alone, so a resumed run sees the same batches.
+        sampler = DistributedSampler(rows, num_replicas=world, rank=rank, shuffle=shuffle, seed=self.seed)
+        return DataLoader(rows, batch_size=batch_size, sampler=sampler, collate_fn=torch.as_tensor)
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader("train", self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader("val", self.eval_batch_size)
+
+    def test_dataloader(self) -> list[DataLoader]:
+        return [self._loader(split, self.eval_batch_size) for split in self.test_splits]
+
+    def on_after_batch_transfer(self, index: Tensor, dataloader_idx: int) -> Batch:
+        return self.batch(self.split_of(dataloader_idx), index)
+
+    def split_of(self, dataloader_idx: int) -> str:
+        """Which split the trainer is reading now."""
+        if self.trainer.training:
+            return "train"
+        return "val" if self.trainer.validating or self.trainer.sanity_checking else self.test_splits[dataloader_idx]

@@ -1,0 +1,120 @@
+"""What every task shares: one step, the scores of each split, the optimizer."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MetricCollection
+
+from healing_mnist.batch import Batch, Output
+from healing_mnist.checks import UserError
+
+
+class Task(L.LightningModule):
+    """One network, its losses and its scores.
+
+    A subclass gives `losses` and `scores`; both are pure functions of a batch and the network's output.
+
+    Args:
+        network: the module trained; called with `batch.input` unless `predict` is overridden.
+        optimizer: called with the parameters that want gradients.
+        scheduler: called with (optimizer, total_steps), returns the scheduler entry Lightning expects; None keeps the
+            learning rate.
+        channels_last: memory format of the convolutions, faster than the default from some channels on.
+        compile: compile the network with torch.compile.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[..., Optimizer] = torch.optim.Adam,
+        scheduler: Callable[[Optimizer, int], dict[str, Any]] | None = None,
+        channels_last: bool = True,
+        compile: bool = False,
+    ):
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last) if channels_last else network
+        if compile:
+            self.network.compile()  # in place: names of parameters, and so checkpoints, stay the same
+        self._optimizer, self._scheduler = optimizer, scheduler
+        self._scores = nn.ModuleDict()
+
+    @abstractmethod
+    def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
+        """Scalars to log; `loss` is the one minimised."""
+
+    @abstractmethod
+    def make_scores(self, final: bool) -> MetricCollection:
+        """Fresh metrics of one split; `final` adds those too slow for every epoch. Names as logged: `mse`."""
+
+    @abstractmethod
+    def update_scores(self, scores: MetricCollection, batch: Batch, output: Output) -> None: ...
+
+    def forward(self, batch: Batch) -> Output:
+        return self.network(batch.input)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = self.losses(batch, self(batch))
+        if self.global_step % self.trainer.log_every_n_steps == 0:
+            self._log_step(losses)
+        return losses["loss"]
+
+    def _log_step(self, losses: dict[str, Tensor]) -> None:
+        # Looking at a loss waits for the device, so it is done every few steps only.
+        loss = float(losses["loss"])
+        if not math.isfinite(loss):
+            raise UserError(
+                f"train/loss is {loss} at step {self.global_step} (epoch {self.current_epoch}): training stopped. The last "
+                "good checkpoint is kept; try a lower optimizer.lr or trainer.gradient_clip_val=1."
+            )
+        self.log("loss", loss, prog_bar=True, logger=False)
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Output:
+        return self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Output:
+        splits = self.trainer.datamodule.test_splits
+        return self._evaluate(batch, "test" if len(splits) == 1 else f"test/{splits[dataloader_idx]}")
+
+    def _evaluate(self, batch: Batch, prefix: str) -> Output:
+        output = self(batch)
+        losses = {f"{prefix}/{name}": value for name, value in self.losses(batch, output).items()}
+        self.log_dict(losses, batch_size=len(batch), add_dataloader_idx=False, sync_dist=self.trainer.world_size > 1)
+        if prefix not in self._scores:
+            scores = self.make_scores(final=prefix.startswith("test")).clone(prefix=f"{prefix}/")
+            self._scores[prefix] = scores.to(self.device)
+        self.update_scores(self._scores[prefix], batch, output)
+        return output
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores()
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores()
+
+    def _log_scores(self) -> None:
+        for scores in self._scores.values():
+            self.log_dict(scores.compute())
+            scores.reset()
+
+    def on_train_epoch_start(self) -> None:
+        # A resumed run draws the same dropout and the same rows as one that was never stopped.
+        torch.manual_seed(self.trainer.datamodule.seed * 100_003 + self.current_epoch)
+        self.trainer.datamodule.start_epoch(self.current_epoch)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        if self._scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches)),
+        }
