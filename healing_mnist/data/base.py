@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 
 import lightning as L
@@ -73,8 +74,8 @@ class RenderedData(L.LightningDataModule):
 
     def _draw(self, split: str, epoch: int = 0) -> Rows:
         # The split's name, not its position, enters the seed: adding a test split leaves the others as they were.
-        stream = int.from_bytes(split.encode()[:4].ljust(4, b"\0"), "big")
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + stream) * 10_007 + epoch)
+        digest = hashlib.blake2b(f"{self.seed}/{split}/{epoch}".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
         rows = self.draw(split, generator)
         rows["index"] = torch.arange(len(next(iter(rows.values()))))
         return rows
@@ -105,7 +106,7 @@ class RenderedData(L.LightningDataModule):
         trainer = self.trainer
         world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         rows = range(len(self.tables[split]["index"]))
-        # Also with one process: its order is a function of seed and epoch alone, so a resumed run sees the same batches.
+        # Also with one process: the order follows from seed and epoch alone, so a resumed run sees the same batches.
         sampler = DistributedSampler(rows, num_replicas=world, rank=rank, shuffle=shuffle, seed=self.seed)
         return DataLoader(rows, batch_size=batch_size, sampler=sampler, collate_fn=torch.as_tensor)
 

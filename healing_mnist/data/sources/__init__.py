@@ -1,0 +1,70 @@
+"""Base images, one module a source: ``data.source=NAME`` is the module NAME here, or a dotted path of the user's own.
+
+A source module has `IMAGE_SHAPE = (C, H, W)`, `NUM_CLASSES` and `load(root: Path | None, cache: Path) -> Base`, and is
+cheap to import: torch comes in with `load`. Every module of this package is a source; helpers live beside it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from healing_mnist.checks import UserError, suggestion
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class Base:
+    """Base images of one source: uint8 ``(N, C, H, W)`` with int64 labels ``(N,)``, the source's own train and test."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+
+def names() -> list[str]:
+    """The sources that come with the package."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str, root: str | Path | None = None, cache: str | Path = "~/.cache/healing_mnist") -> Base:
+    """Read a source from the folder `root`, or, when that is None, from `cache`, where it is fetched to once.
+
+    Raises:
+        UserError: unknown source; missing or damaged files; nothing could be fetched.
+    """
+    source = _module(name)
+    return source.load(Path(root).expanduser() if root is not None else None, Path(cache).expanduser())
+
+
+def image_shape(name: str) -> tuple[int, int, int]:
+    """(channels, height, width) of a source, known without loading it."""
+    return tuple(_module(name).IMAGE_SHAPE)
+
+
+def num_classes(name: str) -> int:
+    return _module(name).NUM_CLASSES
+
+
+def _module(name: str) -> ModuleType:
+    path = name if "." in name else f"{__name__}.{name}"
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{path}.".startswith(f"{error.name}."):
+            raise  # the source exists and lacks something it imports itself
+        raise UserError(
+            f"data.source={name}: unknown source{suggestion(name, names())}; allowed: {', '.join(names())}, "
+            "or the dotted path of a module"
+        ) from None
+    absent = [part for part in ("IMAGE_SHAPE", "NUM_CLASSES", "load") if not hasattr(module, part)]
+    if absent:
+        raise UserError(f"data.source={name}: {module.__name__} is no source, it has no {', '.join(absent)}")
+    return module
