@@ -1,0 +1,127 @@
+"""The embedding in two dimensions, coloured by what is known of each image or sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from healing_mnist.batch import Batch, Output
+from healing_mnist.callbacks.figures import boards, class_names, publish, scatter, split_prefix, styled, subplots
+from healing_mnist.checks import NonNegative, Positive, PositiveFloat, UserError, suggestion
+
+
+@dataclass
+class Points:
+    """What is kept of one test split: embeddings, attributes, thumbnails."""
+
+    embedding: list[Tensor] = field(default_factory=list)
+    attributes: list[dict[str, Tensor]] = field(default_factory=list)
+    thumbnails: list[Tensor] = field(default_factory=list)
+    count: int = 0
+
+
+class Embeddings(L.Callback):
+    """t-SNE of the embeddings of each test split, and TensorBoard's projector with pictures and attributes.
+
+    Args:
+        points: embeddings drawn, the first of each split.
+        attributes: what to colour by, one panel each: "class" or attributes of the data; None takes all there are.
+        perplexity: of t-SNE, lowered for few points.
+        seed: of t-SNE.
+    """
+
+    def __init__(
+        self,
+        points: Positive = 1000,
+        attributes: Sequence[str] | None = None,
+        perplexity: PositiveFloat = 30.0,
+        seed: NonNegative = 0,
+    ):
+        self.points, self.attributes = points, attributes
+        self.perplexity, self.seed = perplexity, seed
+        self._kept: dict[int, Points] = {}
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        kept = self._kept.setdefault(dataloader_idx, Points())
+        room = self.points - kept.count
+        if room > 0:
+            kept.embedding.append(output.embedding[:room].float().cpu())
+            chosen = choose(batch, self.attributes)
+            kept.attributes.append({name: value[:room].cpu() for name, value in chosen.items()})
+            pictures = batch.input[:room] if batch.input.ndim == 4 else batch.input[:room, -1]
+            kept.thumbnails.append(pictures.cpu())
+            kept.count += len(kept.embedding[-1])
+
+    def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
+        if trainer.is_global_zero:
+            for loader, kept in self._kept.items():
+                self._publish(trainer, split_prefix(trainer, loader) + "embedding", kept)
+        self._kept = {}
+
+    def _publish(self, trainer: L.Trainer, name: str, kept: Points) -> None:
+        embedding = torch.cat(kept.embedding)
+        columns = {key: torch.cat([part[key] for part in kept.attributes]).numpy() for key in kept.attributes[0]}
+        plane = project(embedding.numpy(), self.perplexity, self.seed)
+        table = [
+            {"x": float(x), "y": float(y), **{key: column[i].item() for key, column in columns.items()}}
+            for i, (x, y) in enumerate(plane)
+        ]
+        publish(trainer, name, draw(plane, columns, class_names(trainer)), table)
+        for board in boards(trainer):
+            metadata = [[column[i].item() for column in columns.values()] for i in range(len(embedding))]
+            board.add_embedding(
+                embedding,
+                metadata=metadata if len(columns) > 1 else [row[0] for row in metadata],
+                metadata_header=list(columns) if len(columns) > 1 else None,
+                label_img=torch.cat(kept.thumbnails),
+                global_step=trainer.global_step,
+                tag=name,
+            )
+
+
+def choose(batch: Batch, names: Sequence[str] | None) -> dict[str, Tensor]:
+    """The attributes asked for, "class" being the label.
+
+    Raises:
+        UserError: for an attribute that the data does not have.
+    """
+    known = {"class": batch.label, **batch.attributes}
+    for name in names or ():
+        if name not in known:
+            allowed = ", ".join(known)
+            raise UserError(f"attributes={name}: must be one of {allowed}{suggestion(name, list(known))}")
+    if names is None:  # all, but no copy of the class under another name
+        return {k: v for k, v in known.items() if k == "class" or not torch.equal(v, batch.label)}
+    return {name: known[name] for name in names}
+
+
+def project(embedding: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
+    """t-SNE of (N, d) to (N, 2); an embedding of two dimensions or fewer than four points is drawn as it is."""
+    if embedding.shape[1] == 2:
+        return embedding
+    if len(embedding) < 4:
+        return np.pad(embedding, ((0, 0), (0, 2)))[:, :2]
+    from sklearn.manifold import TSNE
+
+    perplexity = min(perplexity, (len(embedding) - 1) / 3)
+    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(embedding)
+
+
+@styled
+def draw(plane: np.ndarray, columns: dict[str, np.ndarray], names: Sequence[str]) -> Any:
+    wide = min(3, len(columns))
+    figure, axes = subplots(-(-len(columns) // wide), wide, (4.2, 3.6), squeeze=False)
+    for axis in axes.flat[len(columns) :]:
+        axis.remove()
+    for axis, (key, values) in zip(axes.flat, columns.items(), strict=False):
+        scatter(axis, plane, values, key, names if key == "class" else None)
+    figure.suptitle(f"t-SNE of {len(plane)} embeddings", fontsize=10)
+    return figure

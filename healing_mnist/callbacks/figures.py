@@ -1,0 +1,253 @@
+"""How figures look and where they go: PNG and CSV in the run folder, and TensorBoard.
+
+A drawing function is decorated with `styled`, makes its axes with `subplots` and returns the Figure; `publish` saves it
+beside the numbers it shows. Figures are plain objects drawn with Agg, nothing is kept by pyplot.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import matplotlib
+import numpy as np
+import torch
+from cycler import cycler
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+# Ten colours that stay apart for readers with any colour vision (Petroff 2021, arXiv:2107.02270).
+COLORS = (
+    "#3f90da",
+    "#ffa90e",
+    "#bd1f01",
+    "#94a4a2",
+    "#832db6",
+    "#a96b59",
+    "#e76300",
+    "#b9ac70",
+    "#717581",
+    "#92dadd",
+)
+DPI = 150
+styled = matplotlib.rc_context(
+    {
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.labelsize": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.prop_cycle": cycler(color=COLORS),
+        "grid.alpha": 0.3,
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "image.cmap": "gray",
+    }
+)
+
+Table = Sequence[Mapping[str, Any]]  # rows of a CSV: column name -> number or text
+
+
+def publish(trainer: L.Trainer, name: str, figure: Figure, table: Table | None = None, step: int | None = None) -> None:
+    """Save `figure` as ``figures/<name>.png`` of the run, its numbers as ``<name>.csv``, and add it to TensorBoard.
+
+    Only the first process of a run writes. The figure is cleared afterwards.
+
+    Args:
+        name: file name without ending, also the tag in TensorBoard.
+        table: rows of what the figure shows; the columns are the keys, in the order they first appear.
+        step: place on TensorBoard's slider; the number of training steps done unless given.
+    """
+    if trainer.is_global_zero:
+        picture = rasterize(figure)
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, format="png")
+        write(folder(trainer) / f"{name}.png", buffer.getvalue())
+        if table is not None:
+            publish_table(trainer, name, table)
+        _show(trainer, name, picture, step)
+    figure.clear()
+
+
+def publish_table(trainer: L.Trainer, name: str, table: Table) -> None:
+    """Save rows as ``figures/<name>.csv`` of the run."""
+    if trainer.is_global_zero:
+        columns = list(dict.fromkeys(key for row in table for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+        write(folder(trainer) / f"{name}.csv", text.getvalue().encode())
+
+
+def publish_gif(trainer: L.Trainer, name: str, frames: Tensor, seconds: float = 0.5, height: int = 224) -> None:
+    """Save an endless animation as ``figures/<name>.gif``.
+
+    Args:
+        frames: (T, C, H, W) in [0, 1], one or three channels.
+        seconds: how long each frame stays.
+        height: pixels of the animation; frames are enlarged by a whole factor without smoothing.
+    """
+    if trainer.is_global_zero:
+        factor = max(1, round(height / frames.shape[-2]))
+        frames = frames.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+        first, *rest = [Image.fromarray(pixels) for pixels in (_channels_last(frames) * 255).round().astype(np.uint8)]
+        buffer = io.BytesIO()
+        first.save(
+            buffer, format="gif", save_all=True, append_images=rest, duration=round(1000 * seconds), loop=0, disposal=2
+        )
+        write(folder(trainer) / f"{name}.gif", buffer.getvalue())
+
+
+def show(trainer: L.Trainer, name: str, figure: Figure, step: int | None = None) -> None:
+    """Add `figure` to TensorBoard only: for figures drawn again and again while training."""
+    if trainer.is_global_zero and any(boards(trainer)):
+        _show(trainer, name, rasterize(figure), step)
+    figure.clear()
+
+
+def folder(trainer: L.Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "figures"
+
+
+def split_prefix(trainer: L.Trainer, dataloader_idx: int) -> str:
+    """What a figure's name starts with: the test split, where there are several, else nothing."""
+    splits = trainer.datamodule.test_splits
+    return f"{splits[dataloader_idx]}_" if len(splits) > 1 else ""
+
+
+def class_names(trainer: L.Trainer) -> list[str]:
+    """Names of the classes where the data has them, else their numbers."""
+    names = getattr(trainer.datamodule, "class_names", None)
+    return list(names) if names else [str(i) for i in range(trainer.datamodule.num_classes)]
+
+
+def boards(trainer: L.Trainer) -> Iterable[Any]:
+    """The TensorBoard writers of a run."""
+    return (logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))
+
+
+def _show(trainer: L.Trainer, name: str, picture: np.ndarray, step: int | None) -> None:
+    for board in boards(trainer):
+        board.add_image(name, picture, trainer.global_step if step is None else step, dataformats="HWC")
+
+
+def rasterize(figure: Figure) -> np.ndarray:
+    """(height, width, 3) uint8 pixels of a figure."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a whole file or nothing: readers never see half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@styled
+def subplots(rows: int = 1, columns: int = 1, size: tuple[float, float] = (4.0, 3.0), **options: Any) -> Any:
+    """A figure whose axes are `size` inches each: (figure, axes) as pyplot.subplots returns them."""
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=DPI, layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
+
+
+@styled
+def image_grid(
+    images: Tensor | Sequence[Sequence[Tensor | None]],
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    captions: Sequence[Sequence[str | None]] | None = None,
+    title: str | None = None,
+    cell: float = 0.9,
+) -> Figure:
+    """Rows and columns of small images, grey or RGB.
+
+    Args:
+        images: (rows, columns, C, H, W) in [0, 1], or nested lists of (C, H, W) where None leaves a place empty. Values
+            outside [0, 1] are clipped.
+        captions: a short text under each image, in the layout of `images`.
+        cell: width of an image in inches.
+    """
+    rows, columns = len(images), max(len(row) for row in images)
+    _, height, width = next(image for row in images for image in row if image is not None).shape
+    gap = max(1, round(width * 0.06))
+    caption_room = math.ceil(height * 0.24) if captions is not None else 0
+    pitch_y, pitch_x = height + gap + caption_room, width + gap
+    # One picture in one axes: a hundred small axes would take seconds to lay out.
+    sheet = np.ones((rows * pitch_y - gap, columns * pitch_x - gap, 3), dtype=np.float32)
+    for i, row in enumerate(images):
+        for j, image in enumerate(row):
+            if image is not None:
+                top, left = i * pitch_y, j * pitch_x
+                sheet[top : top + height, left : left + width] = _channels_last(image)
+
+    margin_x = 0.25 + (0.075 * max(map(len, row_labels)) if row_labels else 0.0)
+    margin_y = 0.2 + (0.25 if title else 0) + (0.2 if column_labels else 0)
+    scale = cell / width
+    figure = Figure((sheet.shape[1] * scale + margin_x, sheet.shape[0] * scale + margin_y), DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(sheet, extent=(0, sheet.shape[1], sheet.shape[0], 0))
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
+    axes.set_xticks([j * pitch_x + width / 2 for j in range(columns)] if column_labels else [], column_labels or [])
+    axes.set_yticks([i * pitch_y + height / 2 for i in range(rows)] if row_labels else [], row_labels or [])
+    for i, row in enumerate(captions or []):
+        for j, text in enumerate(row):
+            if text:
+                place = (j * pitch_x + width / 2, i * pitch_y + height + caption_room / 2)
+                axes.text(*place, text, ha="center", va="center", fontsize=6.5)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _channels_last(image: Tensor) -> np.ndarray:
+    """(..., C, H, W) in any range to (..., H, W, 3) in [0, 1], grey repeated."""
+    image = image.detach().float().cpu().clamp(0, 1)
+    if image.shape[-3] == 1:
+        image = image.expand(*image.shape[:-3], 3, *image.shape[-2:])
+    return torch.movedim(image, -3, -1).numpy()
+
+
+@styled
+def scatter(axes: Axes, points: np.ndarray, values: np.ndarray, name: str, labels: Sequence[str] | None = None) -> None:
+    """Points (N, 2) coloured by `values` (N,): a legend for a few whole numbers, a colour bar for a quantity.
+
+    `labels` names the values 0, 1, 2 ... and is written on each group's median.
+    """
+    groups = np.unique(values)
+    if len(groups) > len(COLORS):
+        drawn = axes.scatter(*points.T, c=values, s=6, cmap="viridis", linewidths=0)
+        axes.figure.colorbar(drawn, ax=axes, label=name)
+    else:
+        for color, group in zip(COLORS, groups, strict=False):
+            chosen = points[values == group]
+            text = labels[int(group)] if labels else f"{group:g}"
+            axes.scatter(*chosen.T, color=color, s=6, linewidths=0, label=text)
+            if labels:
+                box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "edgecolor": "none"}
+                axes.text(*np.median(chosen, axis=0), text, ha="center", va="center", fontsize=7, bbox=box)
+        axes.legend(title=name, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
+    axes.set_title(f"by {name}")
+    axes.set_xticks([])
+    axes.set_yticks([])

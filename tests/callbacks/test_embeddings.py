@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+import torch
+
+from healing_mnist.batch import Batch
+from healing_mnist.callbacks.embeddings import Embeddings, choose, project
+from healing_mnist.checks import UserError
+
+
+def test_table_has_attributes_of_the_first_points(run_test, read_csv, tags, tmp_path):
+    _, data = run_test(Embeddings(points=15, perplexity=5))
+    rows, table = read_csv("embedding"), data.tables["test"]
+    assert list(rows[0]) == ["x", "y", "class", "angle"]
+    assert [int(row["class"]) for row in rows] == table["label"][:15].tolist()
+    assert [float(row["angle"]) for row in rows] == pytest.approx(table["angle"][:15].tolist())
+    assert tags() == ["embedding"]
+    projector = next((tmp_path / "tensorboard").rglob("metadata.tsv"))
+    header, *lines = projector.read_text().splitlines()
+    assert header == "class\tangle"
+    assert len(lines) == 15
+    assert (projector.parent / "sprite.png").exists()
+
+
+def test_tsne_keeps_far_groups_apart():
+    random = np.random.default_rng(0)
+    centres = np.repeat(np.eye(3, 8) * 50, 20, axis=0)
+    plane = project(centres + random.normal(size=(60, 8)), perplexity=10, seed=0)
+    middles = plane.reshape(3, 20, 2).mean(1)
+    spread = np.linalg.norm(plane.reshape(3, 20, 2) - middles[:, None], axis=-1).max()
+    gaps = [np.linalg.norm(middles[i] - middles[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert min(gaps) > 2 * spread
+
+
+def test_unknown_attribute_is_named():
+    zeros = torch.zeros(2, dtype=torch.long)
+    batch = Batch(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4), zeros, zeros, {"angle": zeros, "digit": zeros})
+    with pytest.raises(UserError, match="attributes=angel: must be one of class, angle, digit; did you mean 'angle'"):
+        choose(batch, ["class", "angel"])
+    assert list(choose(batch, None)) == ["class"]  # the others repeat the class
+    assert list(choose(batch, ["digit"])) == ["digit"]

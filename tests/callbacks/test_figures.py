@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from healing_mnist.callbacks import figures
+from healing_mnist.callbacks.figures import image_grid, publish, publish_gif, rasterize, scatter, subplots
+
+
+class Trainer:
+    """The few things publishing needs."""
+
+    is_global_zero, global_step, loggers = True, 0, ()
+
+    def __init__(self, root):
+        self.default_root_dir = root
+
+
+def test_publish_saves_picture_and_numbers(tmp_path):
+    figure, axes = subplots()
+    axes.plot([0, 1])
+    publish(Trainer(tmp_path), "line", figure, [{"x": 0, "y": 0.5}, {"x": 1, "y": 1, "note": "end"}])
+    assert Image.open(tmp_path / "figures/line.png").size == (600, 450)
+    assert (tmp_path / "figures/line.csv").read_text() == "x,y,note\n0,0.5,\n1,1,end\n"
+    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["line.csv", "line.png"]
+
+
+def test_only_the_first_process_writes(tmp_path):
+    trainer = Trainer(tmp_path)
+    trainer.is_global_zero = False
+    publish(trainer, "line", subplots()[0], [{"x": 0}])
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv"
+    figures.write(path, b"old")
+
+    def full(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(figures.os, "replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        figures.write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_image_grid_shows_every_image_in_its_place(channels):
+    # 2 x 3 images of one value each; an image outside [0, 1] is clipped, a hole stays white.
+    values = [[0.0, 0.25, 1.5], [0.5, None, 0.75]]
+    images = [[None if v is None else torch.full((channels, 8, 8), v) for v in row] for row in values]
+    picture = rasterize(image_grid(images, cell=1.0)) / 255
+    height, width, _ = picture.shape
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            middle = picture[round(height * (i + 0.5) / 2), round(width * (j + 0.5) / 3)]
+            expected = 1.0 if value is None else min(value, 1.0)
+            np.testing.assert_allclose(middle, expected, atol=0.01)
+
+
+def test_image_grid_keeps_colours():
+    red = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1).expand(3, 8, 8)
+    picture = rasterize(image_grid([[red]]))
+    middle = picture[picture.shape[0] // 2, picture.shape[1] // 2]
+    assert middle.tolist() == [255, 0, 0]
+
+
+def test_gif_has_all_frames(tmp_path):
+    frames = torch.linspace(0, 1, 5).view(5, 1, 1, 1).expand(5, 1, 7, 7)
+    publish_gif(Trainer(tmp_path), "film", frames, seconds=0.2, height=70)
+    film = Image.open(tmp_path / "figures/film.gif")
+    assert (film.n_frames, film.size, film.info["duration"], film.info["loop"]) == (5, (70, 70), 200, 0)
+    for i in range(5):
+        film.seek(i)
+        assert abs(np.asarray(film.convert("L")).mean() - 255 * i / 4) < 3
+
+
+def test_scatter_has_a_legend_for_groups_and_a_bar_for_a_quantity():
+    points = np.random.default_rng(0).normal(size=(40, 2))
+    figure, (few, many) = subplots(1, 2)
+    scatter(few, points, np.arange(40) % 3, "class", ["cat", "dog", "owl"])
+    scatter(many, points, np.linspace(0, 180, 40), "angle")
+    assert [text.get_text() for text in few.get_legend().get_texts()] == ["cat", "dog", "owl"]
+    assert many.get_legend() is None
+    assert len(figure.axes) == 3  # the third is the colour bar
+
+
+def test_drawing_leaves_global_style_alone():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    image_grid(torch.zeros(1, 1, 1, 4, 4))
+    subplots()
+    assert dict(matplotlib.rcParams) == before
