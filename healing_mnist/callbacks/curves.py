@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 from matplotlib.figure import Figure
 
-from healing_mnist.callbacks.figures import publish, styled, subplots
+from healing_mnist.callbacks.figures import COLORS, publish, styled, subplots
 
 Series = list[tuple[float, float]]  # (epoch, value)
 
@@ -52,7 +52,8 @@ def draw(panels: dict[str, dict[str, Series]]) -> Figure:
         axis.remove()
     for axis, (name, lines) in zip(axes.flat, panels.items(), strict=False):
         for split, series in lines.items():
-            axis.plot(*zip(*series, strict=True), label=split, marker="." if len(series) < 20 else None)
+            color = COLORS[0] if split == "train" else COLORS[6]
+            axis.plot(*zip(*series, strict=True), label=split, color=color, marker="." if len(series) < 20 else None)
         axis.set(title=name, xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid()

@@ -184,21 +184,23 @@ def image_grid(
     Args:
         images: (rows, columns, C, H, W) in [0, 1], or nested lists of (C, H, W) where None leaves a place empty. Values
             outside [0, 1] are clipped.
-        captions: a short text under each image, in the layout of `images`.
+        captions: a short text under each image, in the layout of `images`; an empty row or None takes no room.
         cell: width of an image in inches.
     """
     rows, columns = len(images), max(len(row) for row in images)
     _, height, width = next(image for row in images for image in row if image is not None).shape
     gap = max(1, round(width * 0.06))
-    caption_room = math.ceil(height * 0.24) if captions is not None else 0
-    pitch_y, pitch_x = height + gap + caption_room, width + gap
+    captions = captions or [[]] * rows
+    room = math.ceil(height * 0.2)
+    tops = np.cumsum([0] + [height + gap + (room if any(texts) else 0) for texts in captions])
+    pitch = width + gap
     # One picture in one axes: a hundred small axes would take seconds to lay out.
-    sheet = np.ones((rows * pitch_y - gap, columns * pitch_x - gap, 3), dtype=np.float32)
+    sheet = np.ones((tops[-1] - gap, columns * pitch - gap, 3), dtype=np.float32)
     for i, row in enumerate(images):
         for j, image in enumerate(row):
             if image is not None:
-                top, left = i * pitch_y, j * pitch_x
-                sheet[top : top + height, left : left + width] = _channels_last(image)
+                place = slice(tops[i], tops[i] + height), slice(j * pitch, j * pitch + width)
+                sheet[place] = _channels_last(image)
 
     margin_x = 0.25 + (0.075 * max(map(len, row_labels)) if row_labels else 0.0)
     margin_y = 0.2 + (0.25 if title else 0) + (0.2 if column_labels else 0)
@@ -209,13 +211,12 @@ def image_grid(
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
-    axes.set_xticks([j * pitch_x + width / 2 for j in range(columns)] if column_labels else [], column_labels or [])
-    axes.set_yticks([i * pitch_y + height / 2 for i in range(rows)] if row_labels else [], row_labels or [])
-    for i, row in enumerate(captions or []):
-        for j, text in enumerate(row):
+    axes.set_xticks([j * pitch + width / 2 for j in range(columns)] if column_labels else [], column_labels or [])
+    axes.set_yticks(tops[:-1] + height / 2 if row_labels else [], row_labels or [])
+    for top, texts in zip(tops, captions, strict=False):
+        for j, text in enumerate(texts):
             if text:
-                place = (j * pitch_x + width / 2, i * pitch_y + height + caption_room / 2)
-                axes.text(*place, text, ha="center", va="center", fontsize=6.5)
+                axes.text(j * pitch + width / 2, top + height + room / 2, text, ha="center", va="center", fontsize=7)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure

@@ -61,10 +61,9 @@ def errors(page: dict[str, Tensor]) -> Tensor:
 
 def draw(page: dict[str, Tensor]) -> Figure:
     mse = [f"{value:.4f}" for value in errors(page).tolist()]
-    nothing = [None] * len(mse)
-    rows, labels, captions = [page["target"], page["image"]], ["original", "reconstruction"], [nothing, mse]
+    rows, labels, captions = [page["target"], page["image"]], ["original", "reconstruction"], [[], mse]
     if not torch.equal(page["input"], page["target"]):
-        rows, labels, captions = [page["input"], *rows], ["input", *labels], [nothing, *captions]
+        rows, labels, captions = [page["input"], *rows], ["input", *labels], [[], *captions]
     title = "Reconstructions, with MSE per pixel"
     return image_grid([list(row) for row in rows], row_labels=labels, captions=captions, title=title)
 
