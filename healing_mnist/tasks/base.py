@@ -31,6 +31,8 @@ class Task(L.LightningModule):
         compile: compile the network with torch.compile.
     """
 
+    loss_names: tuple[str, ...] = ("loss",)  # what `losses` returns
+
     def __init__(
         self,
         network: nn.Module,
@@ -45,6 +47,7 @@ class Task(L.LightningModule):
             self.network.compile()  # in place: names of parameters, and so checkpoints, stay the same
         self._optimizer, self._scheduler = optimizer, scheduler
         self._scores = nn.ModuleDict()
+        self.config: dict[str, Any] = {}  # plain settings this task was built from; they travel in the checkpoint
 
     @abstractmethod
     def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
@@ -71,8 +74,8 @@ class Task(L.LightningModule):
         loss = float(losses["loss"])
         if not math.isfinite(loss):
             raise UserError(
-                f"train/loss is {loss} at step {self.global_step} (epoch {self.current_epoch}): training stopped. The last "
-                "good checkpoint is kept; try a lower optimizer.lr or trainer.gradient_clip_val=1."
+                f"train/loss is {loss} at step {self.global_step} (epoch {self.current_epoch}): training stopped. "
+                "The last good checkpoint is kept; try a lower optimizer.lr or trainer.gradient_clip_val=1."
             )
         self.log("loss", loss, prog_bar=True, logger=False)
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
@@ -109,6 +112,13 @@ class Task(L.LightningModule):
         # A resumed run draws the same dropout and the same rows as one that was never stopped.
         torch.manual_seed(self.trainer.datamodule.seed * 100_003 + self.current_epoch)
         self.trainer.datamodule.start_epoch(self.current_epoch)
+
+    def metric_names(self) -> list[str]:
+        """What validation logs, known before any training: what a run may be optimised for."""
+        return [f"val/{name}" for name in (*self.loss_names, *self.make_scores(final=False).keys())]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.config
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])

@@ -1,0 +1,126 @@
+"""From settings to objects, and every mistake in them found first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from omegaconf import DictConfig, OmegaConf
+
+from healing_mnist.checkpoints import AtomicCheckpoints, load_state, read_checkpoint
+from healing_mnist.checks import UserError, problems_of, suggestion
+from healing_mnist.config import plain
+from healing_mnist.tasks.base import Task
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise one UserError that names every mistake found in the settings, before any work starts."""
+    settings = plain(cfg)
+    found = problems_of(_without_notes(settings["data"]), "data")
+    found += problems_of(settings["model"], "model")
+    found += problems_of(settings["task"], "task", supplied=("network",))
+    for group in ("optimizer", "scheduler", "callbacks", "analysis", "logger", "trainer"):
+        found += problems_of(settings[group] or {}, group)
+    found += _trainer_problems(settings["trainer"])
+    if not found:
+        try:
+            build_data(cfg)
+            with torch.device("meta"):
+                task = build_task(cfg)
+            names = task.metric_names()
+            if cfg.objective not in names:
+                near = suggestion(cfg.objective, names)
+                found.append(
+                    f"objective={cfg.objective}: not logged by {type(task).__name__}{near}; allowed: {', '.join(names)}"
+                )
+        except Exception as error:
+            cause = error.__cause__ or error  # instantiate wraps what a constructor raises
+            if not isinstance(cause, UserError):
+                raise
+            found.append(str(cause))
+    if cfg.direction not in ("minimize", "maximize"):
+        found.append(f"direction={cfg.direction}: must be one of minimize, maximize")
+    if found:
+        raise UserError("\n  ".join([f"{len(found)} problem{'s' * (len(found) > 1)} in the settings:", *found]))
+
+
+def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
+    found = []
+    name = trainer.get("accelerator", "auto")
+    if name not in ("auto", "gpu"):
+        if name not in AcceleratorRegistry:
+            found.append(f"trainer.accelerator={name}: must be one of auto, gpu, {', '.join(AcceleratorRegistry)}")
+        elif not AcceleratorRegistry.get(name).is_available():
+            found.append(f"trainer.accelerator={name}: there is none on this machine; use trainer=cpu")
+    elif name == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        found.append("trainer.accelerator=gpu: there is no GPU here, or torch cannot see it; use trainer=cpu")
+    in_sweep = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+    if in_sweep and str(trainer.get("strategy", "auto")).startswith(("ddp", "fsdp")):
+        found.append(
+            f"trainer.strategy={trainer['strategy']}: would start the whole sweep anew in each of its processes; "
+            "in a sweep give every job one device"
+        )
+    return found
+
+
+def _without_notes(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data settings less the two that only tell the model what to expect."""
+    return {key: value for key, value in data.items() if key not in ("image_shape", "num_classes")}
+
+
+def build_data(cfg: DictConfig) -> L.LightningDataModule:
+    return instantiate(_without_notes(plain(cfg.data)), _convert_="all")
+
+
+def build_task(cfg: DictConfig | Mapping[str, Any]) -> Task:
+    """Network and task, untrained; they carry the settings they were built from."""
+    parts = {key: plain(cfg[key]) for key in ("model", "task", "optimizer", "scheduler")}
+    task = instantiate(
+        parts["task"],
+        network=instantiate(parts["model"], _convert_="all"),
+        optimizer=instantiate(parts["optimizer"]),
+        scheduler=instantiate(parts["scheduler"]),
+        _convert_="all",
+    )
+    task.config = parts
+    return task
+
+
+def make_trainer(cfg: DictConfig, place: Path, **changes: Any) -> L.Trainer:
+    """The trainer with loggers, callbacks and figures that all write below `place`."""
+    cfg = cfg.copy()
+    OmegaConf.update(cfg, "run_dir", str(place))
+    settings = plain(cfg)
+    groups = {name: dict(settings[name] or {}) for name in ("callbacks", "analysis", "logger")}
+    if not settings["trainer"].get("enable_progress_bar", True):
+        groups["callbacks"].pop("progress", None)
+    made = {
+        name: [instantiate(node, _convert_="all") for node in group.values() if node] for name, group in groups.items()
+    }
+    return instantiate(
+        settings["trainer"] | changes,
+        default_root_dir=str(place),
+        callbacks=made["callbacks"] + made["analysis"],
+        logger=made["logger"] or False,
+        plugins=[AtomicCheckpoints()],
+        _convert_="all",
+    )
+
+
+def load_task(path: Path) -> Task:
+    """The trained task in a checkpoint, by itself: no yaml is needed. In evaluation mode, on the CPU."""
+    checkpoint = read_checkpoint(path)
+    if not checkpoint.get("config"):
+        raise UserError(f"{path}: a checkpoint of something else, it does not say which network it belongs to")
+    config = checkpoint["config"]
+    config["task"]["compile"] = False
+    task = build_task(config)
+    load_state(task, checkpoint["state_dict"], path)
+    return task.eval()

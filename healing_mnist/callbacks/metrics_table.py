@@ -1,0 +1,60 @@
+"""The table of metrics per epoch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from healing_mnist.checkpoints import atomic_write
+
+log = logging.getLogger(__name__)
+
+
+class MetricsTable(Callback):
+    """One row of metrics per epoch, in ``<run>/metrics.csv`` and in the log.
+
+    The rows travel in the checkpoint, so that the table of a resumed run is that of one never stopped. Seconds are left
+    to the log: they would make two equal runs differ.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+        row = {"epoch": trainer.current_epoch + 1, **dict(sorted(metrics.items()))}
+        self.rows.append(row)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        seconds = time.perf_counter() - self._started
+        log.info("epoch %d/%s  %s  (%.1f s)", row["epoch"], trainer.max_epochs, shown, seconds)
+        text = io.StringIO()
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        atomic_write(Path(trainer.default_root_dir) / "metrics.csv", text.getvalue())
+
+    def best_row(self, metric: str, direction: str) -> dict[str, float]:
+        """The row of the epoch that validation prefers; {} when nothing was trained."""
+        rows = [row for row in self.rows if metric in row]
+        choose = max if direction == "maximize" else min
+        return dict(choose(rows, key=lambda row: row[metric])) if rows else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]

@@ -1,0 +1,70 @@
+"""The command line under the three scripts: Hydra, with one clear message where the user made a mistake."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from healing_mnist.checks import UserError, suggestion
+from healing_mnist.config import CONF, compose, flatten, plain, register_resolvers
+
+
+def main(task: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Run `task` with the configuration the command line composes; never returns a traceback for a user's mistake."""
+    # With this Hydra hands exceptions on instead of printing its own account of them.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    from healing_mnist import sweeps
+
+    register_resolvers()
+    sweeps.register()
+    guarded(lambda: hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(task)())
+
+
+def guarded(work: Callable[[], Any]) -> Any:
+    """Do `work`; a user's mistake becomes one message on stderr and exit code 1, Ctrl-C exit code 130."""
+    try:
+        return work()
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        print(f"Error: {explain(error)}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        print(f"Error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Interrupted; the same command continues from the last finished epoch.", file=sys.stderr)
+        sys.exit(130)
+
+
+def explain(error: BaseException) -> str:
+    """A mistake in one message; an unknown key gets the nearest valid one."""
+    text = str(error).strip()
+    cause = error
+    while cause is not None:
+        key = getattr(cause, "full_key", None)
+        if key and "is not in struct" in str(cause):
+            return f"unknown setting '{key}'{_nearest(key)}. (To add a setting that is not there, write +{key}=...)"
+        cause = cause.__cause__
+    return text
+
+
+def _nearest(key: str) -> str:
+    groups = [o for o in sys.argv[1:] if "=" in o and "." not in o.split("=")[0] and "$" not in o]
+    for overrides in (groups, []):
+        try:
+            keys = list(flatten(plain(compose(overrides))))
+        except Exception:
+            continue
+        last = key.rsplit(".", 1)[-1]
+        return suggestion(key, keys) or next(
+            (f"; did you mean '{k}'?" for k in keys if k.rsplit(".", 1)[-1] == last), ""
+        )
+    return ""

@@ -1,0 +1,144 @@
+"""Compose configurations, compare them, name their folders. Light: imports neither torch nor lightning."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+
+# Settings that say where things lie or what is shown, not what is computed: they neither name a run nor set it apart.
+INCIDENTAL = (
+    "data.root",
+    "data.cache",
+    "pretrained.settings.data.root",
+    "pretrained.settings.output_dir",
+    "output_dir",
+    "run_dir",
+    "trainer.enable_progress_bar",
+    "pretrained.settings.trainer.accelerator",
+    "fresh",
+    "callbacks.progress",
+    "logger",
+)
+
+
+def register_resolvers() -> None:
+    """The functions that yaml files may call.
+
+    ``source_shape:NAME``, ``source_classes:NAME``: what a base-image source says of itself; ``best_is:DIRECTION``: min or
+    max; ``interactive:``: whether a person is watching a terminal.
+    """
+    from healing_mnist.data import sources
+
+    resolvers = {
+        "source_shape": lambda name: list(sources.image_shape(name)),
+        "source_classes": sources.num_classes,
+        "best_is": lambda direction: {"minimize": "min", "maximize": "max"}.get(direction, direction),
+        "interactive": lambda: sys.stderr.isatty(),
+    }
+    for name, function in resolvers.items():
+        OmegaConf.register_new_resolver(name, function, replace=True)
+
+
+def compose(overrides: Sequence[str] = (), config_name: str = "train") -> DictConfig:
+    """The configuration that `train.py` would use with these overrides; works inside and outside of Hydra's main.
+
+    Raises Hydra's own exceptions for an unknown key or a malformed override; `cli.explain` words them.
+    """
+    register_resolvers()
+    outside = not GlobalHydra.instance().is_initialized()
+    with initialize_config_dir(str(CONF), version_base="1.3") if outside else nullcontext():
+        return hydra_compose(config_name, overrides=list(overrides))
+
+
+def plain(config: Any) -> Any:
+    """Resolved plain Python containers."""
+    return OmegaConf.to_container(config, resolve=True) if isinstance(config, (DictConfig, ListConfig)) else config
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; lists are values; an empty mapping is one too."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def essential(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The flat settings that decide what a run computes."""
+    skip = tuple(f"{name}." for name in INCIDENTAL)
+    return {k: v for k, v in flatten(config).items() if k not in INCIDENTAL and not k.startswith(skip)}
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Essential settings that differ, as key -> (old, new); None where a side lacks the key."""
+    a, b = essential(old), essential(new)
+    return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+
+
+def folder(cfg: DictConfig) -> Path:
+    """Where a run lives: ``<output_dir>/<experiment>/<what differs from the experiment as it is in conf>``.
+
+    The same settings always have the same folder, however they were said; `run_dir` overrules it.
+    """
+    if cfg.get("run_dir"):
+        return Path(cfg.run_dir)
+    base = plain(compose([f"experiment={cfg.name}"] if cfg.name else []))
+    changed = {key: new for key, (_, new) in difference(base, plain(cfg)).items() if new is not None or key in base}
+    return Path(cfg.output_dir) / (cfg.name or "unnamed") / folder_name(changed)
+
+
+def folder_name(settings: Mapping[str, Any], limit: int = 120) -> str:
+    """A readable name for a set of settings: ``latent_dim=8,source=mnist``; ``default`` for none."""
+    if not settings:
+        return "default"
+    keys = _short_keys(settings)
+    name = ",".join(f"{keys[key]}={_short_value(key, value)}" for key, value in settings.items())
+    if len(name) <= limit:
+        return name
+    digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return f"{name[: limit - 9]}~{digest}"
+
+
+def _short_keys(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The last part of each key where that is unambiguous, else the whole key."""
+    last = [key.removesuffix("._target_").rsplit(".", 1)[-1] for key in settings]
+    return {key: short if last.count(short) == 1 else key for key, short in zip(settings, last, strict=True)}
+
+
+def _short_value(key: str, value: Any) -> str:
+    text = "null" if value is None else str(value)
+    if key.endswith("_target_"):
+        text = text.rsplit(".", 1)[-1]
+    return re.sub(r"[^\w.+\-]+", "-", text).strip("-")
+
+
+def as_override(key: str, value: Any) -> str:
+    """`key=value` in Hydra's grammar."""
+    return f"{key}={_quoted(value)}"
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, str):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_quoted, value)) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{k}:{_quoted(v)}" for k, v in value.items()) + "}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

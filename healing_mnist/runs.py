@@ -1,0 +1,279 @@
+"""One run: build it from a configuration, train it, test it, and keep all of it in one folder.
+
+A run folder holds config.yaml (resolved), overrides.yaml, environment.json (versions, commit, seconds), run.log,
+TensorBoard events, metrics.csv (a row per epoch), figures/, checkpoints/best.ckpt and last.ckpt, and metrics.json, written
+last: its presence means that the run is finished.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from healing_mnist.build import build_data, build_task, check, load_task, make_trainer
+from healing_mnist.checkpoints import atomic_write, load_state, read_checkpoint
+from healing_mnist.checks import UserError
+from healing_mnist.config import as_override, compose, difference, flatten, folder, folder_name, plain
+from healing_mnist.tasks.base import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Result:
+    """What a finished run leaves: its folder and what metrics.json says."""
+
+    folder: Path
+    metrics: dict[str, float]  # test metrics
+    best: dict[str, float]  # `epoch` chosen on validation, with the validation metrics it had
+    objective: float | None  # the validation metric the run was optimised for, at that epoch
+    collapsed: bool = False
+
+
+def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result:
+    """Train, choose the best epoch on validation, test it once; or return what an earlier, equal run found.
+
+    An unfinished run continues from its last finished epoch.
+
+    Raises:
+        UserError: a mistake in the settings, or the folder holds a run of other settings.
+    """
+    place = folder(cfg)
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # a worker that Lightning's ddp started: its leader keeps the folder
+        return _train(cfg, place)
+    if cfg.fresh and place.exists():
+        shutil.rmtree(place)
+    if finished(place) is None:
+        check(cfg)  # before anything is left on the disk
+    with locked(place):
+        _claim(place, plain(cfg), overrides)
+        if (found := finished(place)) is not None:
+            log.info("already finished, nothing to do: %s", place)
+            return found
+        with logging_to(place / "run.log"):
+            return _train(cfg, place)
+
+
+def _train(cfg: DictConfig, place: Path) -> Result:
+    started = time.perf_counter()
+    L.seed_everything(cfg.seed, verbose=False)
+    data, task = build_data(cfg), build_task(cfg)
+    load_pretrained(task, cfg)
+    trainer = make_trainer(cfg, place)
+    last = place / "checkpoints" / "last.ckpt"
+    if last.exists():
+        log.info("continuing from %s", last)
+    trainer.fit(task, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.world_size > 1:
+        # Each test row once, in one process: a distributed sampler would count the rows that pad its last batch.
+        torch.distributed.destroy_process_group()
+        if trainer.global_rank > 0:
+            return Result(place, {}, {}, None)
+        trainer = make_trainer(cfg, place, devices=1, strategy="auto", num_nodes=1)
+    best = place / "checkpoints" / "best.ckpt"
+    if best.exists():
+        task.load_state_dict(read_checkpoint(best)["state_dict"])
+    trainer.test(task, data, verbose=False)
+    result = _collect(trainer, cfg, place)
+    _write_environment(place, seconds=time.perf_counter() - started)
+    _log_hparams(trainer, cfg, result)
+    atomic_write(place / "metrics.json", json.dumps(_as_json(result), indent=2) + "\n")
+    return result
+
+
+def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
+    """Test a finished run again, with other data or analyses if `overrides` say so, into ``<run>/evaluations/``.
+
+    Raises:
+        UserError: `run` is no finished run; an override changes what was trained.
+    """
+    if finished(run) is None:
+        raise UserError(f"run={run}: not a finished run (it has no metrics.json)")
+    for override in overrides:
+        group = override.lstrip("+~").split("=")[0].split(".")[0].split("/")[0].split("@")[0]
+        if group not in ("data", "analysis", "trainer", "callbacks", "logger", "seed"):
+            raise UserError(f"{override}: an evaluation cannot change this; allowed: data, analysis, trainer, logger")
+    saved = list(OmegaConf.load(run / "overrides.yaml"))
+    cfg = compose([*saved, *overrides])
+    place = run / "evaluations" / _evaluation_name(overrides)
+    OmegaConf.update(cfg, "run_dir", str(place))
+    data = build_data(cfg)
+    task = load_task(run / "checkpoints" / "best.ckpt")
+    place.mkdir(parents=True, exist_ok=True)
+    with logging_to(place / "run.log"):
+        L.seed_everything(cfg.seed, verbose=False)
+        trainer = make_trainer(cfg, place)
+        trainer.test(task, data, verbose=False)
+        result = _collect(trainer, cfg, place)
+    atomic_write(place / "metrics.json", json.dumps(_as_json(result), indent=2) + "\n")
+    return result
+
+
+def _evaluation_name(overrides: Sequence[str]) -> str:
+    return folder_name(dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o))
+
+
+def load_pretrained(task: Task, cfg: DictConfig) -> None:
+    """Fill parts of the network from the run that `pretrained` names; that run is found finished, or made first."""
+    if not cfg.get("pretrained"):
+        return
+    stage = plain(cfg.pretrained)
+    if stage.get("checkpoint"):
+        path = Path(stage["checkpoint"])
+    else:
+        settings = flatten(stage.get("settings") or {})
+        overrides = [f"experiment={stage['experiment']}", *(as_override(k, v) for k, v in settings.items())]
+        log.info("this run needs a trained '%s'", stage["experiment"])
+        path = train(compose(overrides), overrides).folder / "checkpoints" / "best.ckpt"
+        L.seed_everything(cfg.seed, verbose=False)
+    state = read_checkpoint(path)["state_dict"]
+    for here, there in stage["modules"].items():
+        prefix = f"network.{there}."
+        part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        load_state(task.network.get_submodule(here), part, path)
+    log.info("took %s from %s", ", ".join(stage["modules"]), path)
+
+
+def finished(place: Path) -> Result | None:
+    """What a finished run left in `place`; None when it is not finished."""
+    try:
+        found = json.loads((place / "metrics.json").read_text())
+    except FileNotFoundError:
+        return None
+    return Result(place, found["metrics"], found["best"], found["objective"], found["collapsed"])
+
+
+@contextmanager
+def locked(place: Path) -> Iterator[None]:
+    """Only one process at a time works in a run folder; a second one waits, and then finds the run finished."""
+    place.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place / ".lock")
+    try:
+        lock.acquire(timeout=0.1)
+    except Timeout:
+        log.info("waiting for another process that is at work in %s", place)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _claim(place: Path, settings: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Write down what is run in `place`, or refuse when it is something else than before."""
+    config = place / "config.yaml"
+    if config.exists():
+        changed = difference(plain(OmegaConf.load(config)), settings)
+        if changed:
+            lines = [f"{key}: {old} there, {new} now" for key, (old, new) in changed.items()]
+            raise UserError(
+                "\n  ".join([f"{place} holds a run with other settings:", *lines])
+                + "\nChoose another run_dir, or start over with fresh=true, which deletes what is there."
+            )
+        return
+    atomic_write(place / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+    atomic_write(config, OmegaConf.to_yaml(OmegaConf.create(settings)))
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Copy what the project and Lightning log into a file."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("healing_mnist", "lightning.pytorch")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
+
+
+def overrides_of_this_job() -> list[str]:
+    """What the user wrote on the command line, or the sweep for this job."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def _collect(trainer: L.Trainer, cfg: DictConfig, place: Path) -> Result:
+    metrics = {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("test/")}
+    best, collapsed = {}, False
+    for callback in trainer.callbacks:
+        if hasattr(callback, "best_row"):
+            best = callback.best_row(cfg.objective, cfg.direction)
+        collapsed = collapsed or bool(getattr(callback, "collapsed", False))
+    return Result(place, metrics, best, best.get(cfg.objective), collapsed)
+
+
+def _as_json(result: Result) -> dict[str, Any]:
+    return {
+        "metrics": result.metrics,
+        "best": result.best,
+        "objective": result.objective,
+        "collapsed": result.collapsed,
+    }
+
+
+def _write_environment(place: Path, seconds: float) -> None:
+    packages = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "scikit-learn", "numpy")
+    cuda = torch.cuda.is_available()
+    environment = {
+        "seconds": round(seconds, 2),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain")),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "machine": {
+            "system": platform.platform(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if cuda else None,
+        },
+    }
+    atomic_write(place / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _log_hparams(trainer: L.Trainer, cfg: DictConfig, result: Result) -> None:
+    """Settings beside the final metrics, for TensorBoard's HParams tab."""
+    from torch.utils.tensorboard.summary import hparams
+
+    groups = ("data", "model", "task", "optimizer", "scheduler", "seed")
+    settings = flatten({group: plain(cfg)[group] for group in groups})
+    settings = {k: v if isinstance(v, (int, float, bool, str)) else str(v) for k, v in settings.items()}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            # The metrics themselves were logged under these names when they were measured.
+            for summary in hparams(settings, result.metrics | {cfg.objective: result.objective or 0.0}):
+                logger.experiment.file_writer.add_summary(summary)
+            logger.experiment.flush()

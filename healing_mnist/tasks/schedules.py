@@ -1,0 +1,42 @@
+"""Learning-rate schedules: (optimizer, total_steps) -> the entry Lightning expects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim import Optimizer, lr_scheduler
+
+from healing_mnist.checks import Fraction, Positive, PositiveFloat
+
+
+def one_cycle(optimizer: Optimizer, total_steps: int, warmup: Fraction = 0.3) -> dict[str, Any]:
+    """Rise to the optimizer's learning rate over the first `warmup` of all steps, then fall to nearly zero.
+
+    Smith and Topin 2018, cosine form, a step per batch.
+    """
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    schedule = lr_scheduler.OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=warmup)
+    return {"scheduler": schedule, "interval": "step"}
+
+
+def cosine(optimizer: Optimizer, total_steps: int) -> dict[str, Any]:
+    """Fall from the optimizer's learning rate to zero along half a cosine, a step per batch."""
+    return {"scheduler": lr_scheduler.CosineAnnealingLR(optimizer, total_steps), "interval": "step"}
+
+
+def step(optimizer: Optimizer, total_steps: int, every: Positive = 10, gamma: Fraction = 0.1) -> dict[str, Any]:
+    """Multiply by `gamma` every `every` epochs."""
+    return {"scheduler": lr_scheduler.StepLR(optimizer, every, gamma), "interval": "epoch"}
+
+
+def plateau(
+    optimizer: Optimizer,
+    total_steps: int,
+    monitor: str = "val/loss",
+    patience: Positive = 5,
+    factor: Fraction = 0.5,
+    min_lr: PositiveFloat = 1e-6,
+) -> dict[str, Any]:
+    """Multiply by `factor` when `monitor` has not fallen for `patience` epochs."""
+    schedule = lr_scheduler.ReduceLROnPlateau(optimizer, factor=factor, patience=patience, min_lr=min_lr)
+    return {"scheduler": schedule, "interval": "epoch", "monitor": monitor}

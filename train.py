@@ -1,0 +1,15 @@
+"""Train one model and test it: ``python train.py experiment=NAME model.latent_dim=8 ...`` (``--help`` for the rest)."""
+
+from omegaconf import DictConfig
+
+from healing_mnist import cli
+
+
+def train(cfg: DictConfig) -> float | None:
+    from healing_mnist import runs  # torch and lightning are imported only when a run starts
+
+    return runs.train(cfg, runs.overrides_of_this_job()).objective
+
+
+if __name__ == "__main__":
+    cli.main(train, "train")
