@@ -8,7 +8,9 @@ from healing_mnist import cli
 def train(cfg: DictConfig) -> float | None:
     from healing_mnist import runs  # torch and lightning are imported only when a run starts
 
-    return runs.train(cfg, runs.overrides_of_this_job()).objective
+    result = runs.train(cfg, runs.overrides_of_this_job())
+    print(runs.summary_of(result))
+    return result.objective
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Files that are whole or absent; checkpoints that load by themselves."""
+"""Checkpoints that are whole or absent, and load without a yaml."""
 
 from __future__ import annotations
 
@@ -12,20 +12,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from healing_mnist.checks import UserError
-
-
-def atomic_write(path: Path, content: str | bytes) -> None:
-    """Write a file so that whoever looks sees the old one or the whole new one, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+from healing_mnist.files import atomic_write
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging.config
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from healing_mnist.checks import UserError, suggestion
@@ -25,6 +28,20 @@ def main(task: Callable[[DictConfig], Any], config_name: str) -> None:
     register_resolvers()
     sweeps.register()
     guarded(lambda: hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(task)())
+
+
+def start_logging() -> None:
+    """The same short log lines on the terminal as under Hydra, for scripts that run without it."""
+    logging.config.dictConfig(OmegaConf.to_container(OmegaConf.load(CONF / "hydra/job_logging/short.yaml")))
+
+
+def split_runs(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Separate ``run=FOLDER`` or ``run=[A,B]`` from the other overrides. Raises UserError when there is none."""
+    runs = [argument.removeprefix("run=") for argument in arguments if argument.startswith("run=")]
+    if len(runs) != 1:
+        raise UserError("say which run to measure: evaluate.py run=FOLDER, or run=[FOLDER,FOLDER]")
+    folders = [Path(folder.strip()) for folder in re.split(r",(?![^,/]*=)", runs[0].strip("[]")) if folder.strip()]
+    return folders, [argument for argument in arguments if not argument.startswith("run=")]
 
 
 def guarded(work: Callable[[], Any]) -> Any:

@@ -1,8 +1,8 @@
 """One run: build it from a configuration, train it, test it, and keep all of it in one folder.
 
 A run folder holds config.yaml (resolved), overrides.yaml, environment.json (versions, commit, seconds), run.log,
-TensorBoard events, metrics.csv (a row per epoch), figures/, checkpoints/best.ckpt and last.ckpt, and metrics.json, written
-last: its presence means that the run is finished.
+TensorBoard events, metrics.csv (a row per epoch), figures/, checkpoints/best.ckpt and last.ckpt, and metrics.json,
+written last: its presence means that the run is finished.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import time
@@ -29,9 +30,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.build import build_data, build_task, check, load_task, make_trainer
-from healing_mnist.checkpoints import atomic_write, load_state, read_checkpoint
+from healing_mnist.checkpoints import load_state, read_checkpoint
 from healing_mnist.checks import UserError
 from healing_mnist.config import as_override, compose, difference, flatten, folder, folder_name, plain
+from healing_mnist.files import atomic_write
 from healing_mnist.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -115,7 +117,7 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
             raise UserError(f"{override}: an evaluation cannot change this; allowed: data, analysis, trainer, logger")
     saved = list(OmegaConf.load(run / "overrides.yaml"))
     cfg = compose([*saved, *overrides])
-    place = run / "evaluations" / _evaluation_name(overrides)
+    place = run / "evaluations" / folder_name(dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o))
     OmegaConf.update(cfg, "run_dir", str(place))
     data = build_data(cfg)
     task = load_task(run / "checkpoints" / "best.ckpt")
@@ -129,8 +131,29 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
     return result
 
 
-def _evaluation_name(overrides: Sequence[str]) -> str:
-    return folder_name(dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o))
+def evaluate_all(runs: Sequence[Path], overrides: Sequence[str] = ()) -> list[Result]:
+    """`evaluate` each run and print its metrics."""
+    results = [evaluate(run, overrides) for run in runs]
+    for result in results:
+        print(summary_of(result))
+    return results
+
+
+def summary_of(result: Result) -> str:
+    """Test metrics and where to look, for a person."""
+    width = max(map(len, result.metrics), default=0)
+    lines = [f"  {name:<{width}}  {value:.5g}" for name, value in result.metrics.items()]
+    if result.collapsed:
+        lines.append("  collapsed: the predictions are all but empty")
+    chosen = f", epoch {int(result.best['epoch'])} chosen on validation" if result.best else ""
+    return "\n".join(
+        [
+            f"Test{chosen}:",
+            *lines,
+            f"Figures:     {result.folder / 'figures'}",
+            f"TensorBoard: tensorboard --logdir {shlex.quote(str(result.folder))}",
+        ]
+    )
 
 
 def load_pretrained(task: Task, cfg: DictConfig) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from healing_mnist.checkpoints import atomic_write
+from healing_mnist.files import atomic_write
 
 log = logging.getLogger(__name__)
 

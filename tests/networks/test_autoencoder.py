@@ -1,0 +1,83 @@
+import pytest
+import torch
+from torch import nn
+
+from healing_mnist.checks import UserError
+from healing_mnist.networks.autoencoder import Autoencoder, ConvEncoder, EmbeddingClassifier, JointAutoencoder
+from healing_mnist.networks.classifiers import CNNClassifier
+
+VARIATIONS = [
+    {},
+    {"downsample": "pool"},
+    {"channels": [4, 8, 16, 32]},
+    {"channels": [4, 8]},
+    {"batch_norm": "all", "activation": "elu"},
+    {"batch_norm": "none", "activation": "leaky_relu", "dropout": 0.1},
+    {"kernel_size": 5},
+]
+
+
+@pytest.mark.parametrize("options", VARIATIONS)
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 36, 30)])
+def test_reconstruction_has_the_shape_of_the_image(options, shape):
+    network = Autoencoder(shape, latent_dim=7, **options)
+    output = network(torch.rand(2, *shape))
+    assert output.image.shape == (2, *shape)
+    assert output.embedding.shape == (2, 7)
+    assert 0 <= output.image.min()
+    assert output.image.max() <= 1
+
+
+def test_layers_are_those_of_the_report():
+    """R1 4.2: conv 8, 16, 32 with kernel 3 and stride 2, batch norm after the second, 288, 128, d; the decoder mirrors."""
+    network = Autoencoder((1, 28, 28), latent_dim=5)
+    conv = [m for m in network.encoder.convolutions if isinstance(m, nn.Conv2d)]
+    assert [(m.out_channels, m.kernel_size, m.stride) for m in conv] == [(c, (3, 3), (2, 2)) for c in (8, 16, 32)]
+    kinds = [type(m) for m in network.encoder.convolutions]
+    assert kinds == [nn.Conv2d, nn.ReLU, nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Conv2d, nn.ReLU]
+    linear = [m for m in network.encoder.modules() if isinstance(m, nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in linear] == [(288, 128), (128, 5)]
+    back = [m for m in network.decoder.modules() if isinstance(m, nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in back] == [(5, 128), (128, 288)]
+    transposed = [m.out_channels for m in network.decoder.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert transposed == [16, 8, 1]
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in network.decoder.modules()) == 1
+
+
+@pytest.mark.parametrize("options", VARIATIONS)
+def test_every_parameter_receives_a_gradient(options):
+    torch.manual_seed(0)
+    network = JointAutoencoder(image_shape=(1, 28, 28), latent_dim=6, **options)
+    output = network(torch.rand(16, 1, 28, 28))
+    (output.image.square().mean() + output.logits.square().mean()).backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_cnn_classifier_gives_every_parameter_a_gradient():
+    network = CNNClassifier((3, 32, 32), num_classes=7)
+    output = network(torch.rand(4, 3, 32, 32))
+    assert output.logits.shape == (4, 7)
+    output.logits.square().mean().backward()
+    assert all(p.grad.any() for p in network.parameters())
+
+
+def test_frozen_encoder_changes_in_nothing_while_training():
+    network = EmbeddingClassifier(ConvEncoder((1, 28, 28), 5, freeze=True), latent_dim=5)
+    before = {k: v.clone() for k, v in network.encoder.state_dict().items()}
+    network.train()
+    network(torch.rand(8, 1, 28, 28)).logits.sum().backward()
+    assert all(p.grad is None for p in network.encoder.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in network.encoder.state_dict().items())  # batch norm counts too
+    assert all(p.grad is not None for p in network.classifier.parameters())
+
+
+def test_too_many_layers_for_the_image_are_refused():
+    with pytest.raises(UserError, match=r"model\.channels: 6 layers .* side 28"):
+        Autoencoder((1, 28, 28), channels=[4] * 6, downsample="pool")
+
+
+def test_networks_build_and_run_on_the_meta_device():
+    with torch.device("meta"):
+        network = JointAutoencoder(image_shape=(1, 28, 28))
+        output = network(torch.empty(4, 1, 28, 28))
+    assert output.image.device.type == output.logits.device.type == "meta"
