@@ -42,7 +42,7 @@ def check(cfg: DictConfig) -> None:
                 )
         except Exception as error:
             cause = error.__cause__ or error  # instantiate wraps what a constructor raises
-            if not isinstance(cause, UserError):
+            if not isinstance(cause, (UserError, TypeError)):
                 raise
             found.append(str(cause))
     if cfg.direction not in ("minimize", "maximize"):
@@ -86,7 +86,7 @@ def build_task(cfg: DictConfig | Mapping[str, Any]) -> Task:
         parts["task"],
         network=instantiate(parts["model"], _convert_="all"),
         optimizer=instantiate(parts["optimizer"]),
-        scheduler=instantiate(parts["scheduler"]),
+        scheduler=instantiate(parts["scheduler"]) or None,
         _convert_="all",
     )
     task.config = parts
