@@ -1,7 +1,9 @@
 """The two values that travel between data, networks, tasks and callbacks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -23,6 +25,30 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    @property
+    def seen(self) -> Tensor:
+        """(B, T) bool: input frames that are there, neither padding nor missing."""
+        frames = torch.ones(self.input.shape[:2], dtype=torch.bool, device=self.input.device)
+        if self.lengths is not None:
+            frames = frames & (torch.arange(frames.shape[1], device=frames.device) < self.lengths[:, None])
+        return frames if self.observed is None else frames & self.observed
+
+
+class LazyBatch(Batch):
+    """A batch whose `input` is given as a function of no arguments: called at first use, its result kept."""
+
+    _input: Tensor | Callable[[], Tensor]
+
+    @property
+    def input(self) -> Tensor:
+        if callable(self._input):
+            self._input = self._input()
+        return self._input
+
+    @input.setter
+    def input(self, value: Tensor | Callable[[], Tensor]) -> None:
+        self._input = value
 
 
 @dataclass

@@ -1,0 +1,294 @@
+"""Healing MNIST sequences: a digit turns by the same angle at every step, a square comes and goes in its corner (R1 5.2).
+
+A row of the table is a sequence: base image, angle, length, number of frames with the square and the first of them. Its
+frames are drawn from the row when they are needed, each from the base image itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from healing_mnist.batch import Batch, LazyBatch
+from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
+from healing_mnist.data import sources
+from healing_mnist.data.base import RenderedData, Rows
+from healing_mnist.data.frames import add_squares_, rotate
+from healing_mnist.data.splits import check_split, split
+
+MANY, MANY_EVAL, PER_IMAGE = 60_000, 10_000, 10  # see `num_sequences` and `num_eval_sequences`
+
+
+def square_sides(count: Tensor, start: Tensor, time: Tensor, size: int, growth: int) -> Tensor:
+    """Side in pixels of the square in frame `time`, 0 where there is none; int64, arguments broadcast.
+
+    The square is there for `count` frames from `start` on. It grows by `growth` each frame up to the middle of them, then
+    shrinks the same way: size 3 and growth 2 over five frames are 3, 5, 7, 5, 3, over four 3, 5, 5, 3.
+    """
+    since_start = time - start
+    until_end = count - 1 - since_start
+    near = torch.minimum(since_start, until_end)
+    return torch.where(near >= 0, size + growth * near, 0)
+
+
+class HealingSequences(RenderedData):
+    """Sequences of one rotating digit; the last `horizon` frames are the target, those before them the input.
+
+    Frame t shows the digit rotated by t times the sequence's angle, counter-clockwise, and the square in the top-left
+    corner, which does not rotate. Train, validation and test have different base images.
+
+    A batch has `input` (B, T, C, H, W), `target` (B, horizon, C, H, W), `lengths` where sequences differ in length and
+    `observed` where frames are missing. `attributes` are digit, angle (degrees), length (all frames), squares (frames with
+    the square), start (the first of them; -1 without any), square_size (pixels, in the first target frame),
+    square_in_target (0 or 1) and determined (1 where the input settles which target frames have the square: no other
+    sequence of this data set has the same square in its input and not in its target).
+
+    Args:
+        source: base images, a module of `healing_mnist.data.sources`.
+        root: folder with the source's files; None fetches them to `cache` once.
+        num_sequences: training sequences; None: 60,000, or ten an image where that is less.
+        num_eval_sequences: validation and test sequences, each; None: 10,000, or ten an image where that is less.
+        length: frames of a sequence, target included; two numbers draw it from that range, both ends included.
+        angles: degrees a step, one of them drawn for each sequence.
+        squares: frames with the square; `random` draws 1 up to the length.
+        square_size: side of the square in its first and last frame, in pixels.
+        growth: pixels the square grows each frame to the middle of its time, then shrinks; 0 keeps its size.
+        start: first frame with the square; `random` draws it so that all of them fit in the sequence. So the square may
+            be still there in the target, come in it, be gone by then.
+        horizon: how many frames at the end are targets.
+        target: `next`: the frames after the input; `input`: the input itself, undamaged, to be reconstructed.
+        missing_area: share of each input frame that is blank: a square hole, at a random place in each frame.
+        missing_frames: share of the input frames of each sequence that are missing, rounded down; at random, and
+            `observed` says which.
+        val_fraction: share of the training images that validate.
+        **loading: `batch_size`, `eval_batch_size`, `seed` and `resample` of `RenderedData`.
+
+    Raises:
+        UserError: settings that no sequence can satisfy.
+    """
+
+    def __init__(
+        self,
+        source: str = "digits",
+        root: str | None = None,
+        cache: str = "~/.cache/healing_mnist",
+        num_sequences: Positive | None = None,
+        num_eval_sequences: Positive | None = None,
+        length: Positive | tuple[Positive, Positive] = 6,
+        angles: Sequence[float] = (30, 45, 60, 75, 90),
+        squares: NonNegative | Literal["random"] = 0,
+        square_size: Positive = 3,
+        growth: NonNegative = 0,
+        start: NonNegative | Literal["random"] = "random",
+        horizon: Positive = 1,
+        target: Literal["next", "input"] = "next",
+        missing_area: Fraction = 0.0,
+        missing_frames: Fraction = 0.0,
+        val_fraction: Fraction = 0.1,
+        **loading,
+    ):
+        super().__init__(**loading)
+        self.source, self.root, self.cache = source, root, cache
+        self.num_sequences, self.num_eval_sequences = num_sequences, num_eval_sequences
+        self.shortest, self.longest = (length, length) if isinstance(length, int) else length
+        self.angles = [float(angle) for angle in angles]
+        self.squares, self.square_size, self.growth, self.start = squares, square_size, growth, start
+        self.horizon, self.target = horizon, target
+        self.missing_area, self.missing_frames, self.val_fraction = missing_area, missing_frames, val_fraction
+        self._check()
+        self.inputs = self.longest - horizon  # input frames of the longest sequence
+        most = self.longest if squares == "random" else squares
+        self.largest = square_size + growth * ((most - 1) // 2) if most else 0
+        self.hole = round(min(self.image_shape[1:]) * missing_area**0.5)  # its side in pixels
+        self.determined = self._find_determined()
+
+    def _check(self) -> None:
+        check_split(self.val_fraction, None, None)
+        lengths = f"data.length={self.shortest if self.shortest == self.longest else [self.shortest, self.longest]}"
+        if self.shortest > self.longest:
+            raise UserError(f"{lengths}: an empty range, the shortest comes first")
+        if self.shortest < 2:
+            raise UserError(f"{lengths}: must be at least 2, one input frame and the target")
+        if not 1 <= self.horizon < self.shortest:
+            raise UserError(
+                f"data.horizon={self.horizon}: must be in 1..{self.shortest - 1}, the shortest sequence "
+                f"({lengths}) needs an input frame"
+            )
+        if not self.angles:
+            raise UserError("data.angles=[]: must name at least one angle in degrees")
+        for name in ("missing_area", "missing_frames"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"data.{name}={getattr(self, name)}: must be in [0, 1), something must be left to see")
+        self._check_squares(lengths)
+
+    def _check_squares(self, lengths: str) -> None:
+        count = 1 if self.squares == "random" else self.squares
+        if count > self.shortest:
+            raise UserError(f"data.squares={count}: more frames with the square than the shortest sequence has ({lengths})")
+        if self.start != "random" and self.start + count > self.shortest:
+            raise UserError(
+                f"data.start={self.start}: with data.squares={self.squares} must be at most {self.shortest - count}, "
+                f"the shortest sequence ends there ({lengths})"
+            )
+        most = self.longest if self.squares == "random" else self.squares
+        largest = self.square_size + self.growth * max(0, (most - 1) // 2)
+        side = min(self.image_shape[1:])
+        if most and largest > side:
+            raise UserError(
+                f"data.square_size={self.square_size} with data.growth={self.growth}: grows to {largest} pixels over "
+                f"{most} frames, beyond the image's {side}"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return sources.image_shape(self.source)
+
+    @property
+    def num_classes(self) -> int:
+        return sources.num_classes(self.source)
+
+    def load(self) -> Tensor:
+        base = sources.load(self.source, self.root, self.cache)
+        train, val = split(len(base.train_images), self.val_fraction, seed=self.seed)
+        test = len(base.train_images) + torch.arange(len(base.test_images))
+        self.members = {"train": train, "val": val, "test": test}
+        self.labels = torch.cat((base.train_labels, base.test_labels))
+        return torch.cat((base.train_images, base.test_images))
+
+    def draw(self, split: str, generator: torch.Generator) -> Rows:
+        members = self.members[split]
+        rows = self._rows_of(split, len(members))
+
+        def below(limit: Tensor | int) -> Tensor:
+            """Uniform integers from 0 up to, not including, `limit`."""
+            return (torch.rand(rows, generator=generator, dtype=torch.float64) * limit).long()
+
+        passes = [torch.randperm(len(members), generator=generator) for _ in range(-(-rows // len(members)))]
+        image = members[torch.cat(passes)[:rows]]
+        angle = below(len(self.angles))
+        length = self.shortest + below(self.longest - self.shortest + 1)
+        room = length - (0 if self.start == "random" else self.start)
+        count = 1 + below(room) if self.squares == "random" else torch.full((rows,), self.squares)
+        start = below(length - count + 1) if self.start == "random" else torch.full((rows,), self.start)
+        start = torch.where(count > 0, start, -1)
+        short = {"angle": angle, "length": length, "squares": count, "start": start}
+        table = {name: column.to(torch.int16) for name, column in short.items()}
+        table |= {"image": image.to(torch.int32), "label": self.labels[image].to(torch.uint8)}
+        if self.missing_frames:
+            inputs = length - self.horizon
+            order = torch.rand(rows, self.inputs, generator=generator)
+            order[torch.arange(self.inputs) >= inputs[:, None]] = 1.0  # padding comes last, it is never missing
+            missing = (self.missing_frames * inputs + 1e-9).floor()
+            table["observed"] = order.argsort(1).argsort(1) >= missing[:, None]
+        if self.hole:
+            places = torch.tensor([side - self.hole + 1 for side in self.image_shape[1:]])
+            hole = torch.rand(rows, self.inputs, 2, generator=generator, dtype=torch.float64) * places
+            table["hole"] = hole.to(torch.int16)
+        return table
+
+    def _rows_of(self, split: str, images: int) -> int:
+        wanted = self.num_sequences if split == "train" else self.num_eval_sequences
+        return wanted or min(MANY if split == "train" else MANY_EVAL, PER_IMAGE * images)
+
+    def render(self, rows: Rows, images: Tensor) -> Batch:
+        angle, length, count, start = (rows[name].long() for name in ("angle", "length", "squares", "start"))
+        inputs = length - self.horizon
+        clean = partial(self._inputs, rows, images)
+        target = self._targets(rows, images) if self.target == "next" else clean()
+        square = square_sides(count, start, inputs, self.square_size, self.growth)
+        determined = self._on(images.device, "determined", self.determined)
+        return LazyBatch(
+            input=lambda: self._damage(rows, clean() if self.target == "next" else target.clone()),
+            target=target,
+            label=rows["label"].long(),
+            index=rows["index"],
+            attributes={
+                "digit": rows["label"].long(),
+                "angle": torch.tensor(self.angles, device=images.device)[angle],
+                "length": length,
+                "squares": count,
+                "start": start,
+                "square_size": square,
+                "square_in_target": (square > 0).long(),
+                "determined": determined[length, count, start.clamp(min=0)].long(),
+            },
+            lengths=inputs if self.shortest < self.longest else None,
+            observed=rows.get("observed"),
+        )
+
+    def _inputs(self, rows: Rows, images: Tensor) -> Tensor:
+        """Undamaged input frames (B, T, C, H, W), zero beyond a sequence's own."""
+        time = torch.arange(self.inputs, device=images.device)
+        turns = torch.tensor(self.angles)[:, None] * torch.arange(self.inputs)
+        frames = self._frames(rows, images, turns, rows["angle"].long(), time)
+        if self.shortest < self.longest:
+            frames.masked_fill_((time >= rows["length"][:, None] - self.horizon)[..., None, None, None], 0)
+        return frames
+
+    def _targets(self, rows: Rows, images: Tensor) -> Tensor:
+        """The last frames (B, horizon, C, H, W)."""
+        length = rows["length"].long()
+        time = length[:, None] + torch.arange(-self.horizon, 0, device=images.device)
+        lengths = torch.arange(self.shortest, self.longest + 1)
+        last = lengths[:, None] + torch.arange(-self.horizon, 0)  # (lengths, horizon)
+        turns = (torch.tensor(self.angles)[:, None, None] * last).flatten(0, 1)  # every angle with every length
+        which = rows["angle"].long() * len(lengths) + length - self.shortest
+        return self._frames(rows, images, turns, which, time)
+
+    def _frames(self, rows: Rows, images: Tensor, turns: Tensor, which: Tensor, time: Tensor) -> Tensor:
+        """Row i rotated by each of ``turns[which[i]]`` degrees, with the square it has at each of `time` (T,) or (B, T)."""
+        frames = rotate(images[rows["image"].long()], turns, which)
+        if self.largest:
+            count, start = rows["squares"].long()[:, None], rows["start"].long()[:, None]
+            add_squares_(frames, square_sides(count, start, time, self.square_size, self.growth), self.largest)
+        return frames
+
+    def _damage(self, rows: Rows, frames: Tensor) -> Tensor:
+        """Blank the holes and the missing frames, in place."""
+        if self.hole:
+            top, left = rows["hole"].long().unbind(-1)
+            y, x = (torch.arange(side, device=frames.device) for side in frames.shape[-2:])
+            inside_y = (y >= top[..., None]) & (y < top[..., None] + self.hole)
+            inside_x = (x >= left[..., None]) & (x < left[..., None] + self.hole)
+            frames.masked_fill_((inside_y[..., None] & inside_x[..., None, :]).unsqueeze(2), 0)
+        if "observed" in rows:
+            frames.masked_fill_(~rows["observed"][..., None, None, None], 0)
+        return frames
+
+    def _find_determined(self) -> Tensor:
+        """Whether the undamaged input settles where the target has the square: bool by (length, squares, start)."""
+        size = self.longest + 1
+        possible = torch.tensor([row for row in product(range(size), repeat=3) if self._can_be(*row)])
+        length, count, start = possible.t().unsqueeze(-1)
+        sides = square_sides(count, start, torch.arange(self.longest), self.square_size, self.growth).tolist()
+        ends: dict[tuple, set] = {}  # the squares of an input -> those of the targets it can have
+        keys = []
+        for (long, *_), row in zip(possible.tolist(), sides, strict=True):
+            keys.append(tuple(row[: long - self.horizon]))
+            ends.setdefault(keys[-1], set()).add(tuple(side > 0 for side in row[long - self.horizon : long]))
+        table = torch.zeros(size, size, size, dtype=torch.bool)
+        table[tuple(possible.t())] = torch.tensor([len(ends[key]) == 1 for key in keys])
+        return table
+
+    def _can_be(self, length: int, count: int, start: int) -> bool:
+        """Whether `draw` may draw such a row."""
+        return (
+            self.shortest <= length <= self.longest
+            and (count == self.squares or (self.squares == "random" and count > 0))
+            and start + count <= length
+            and (self.start in ("random", start) or count == 0)
+        )
+
+    def oracle(self, batch: Batch) -> Tensor:
+        """The last frame there is, rotated on by the true angle: (B, horizon, C, H, W). What a perfect sense of the
+        rotation alone would predict; a square in that frame turns with it."""
+        last = torch.where(batch.seen, torch.arange(self.inputs, device=batch.target.device), -1).amax(1)
+        frames = batch.input[torch.arange(len(batch), device=last.device), last]
+        steps = batch.attributes["length"] - self.horizon - last
+        turns = batch.attributes["angle"][:, None] * (steps[:, None] + torch.arange(self.horizon, device=last.device))
+        return rotate(frames.mul(255).round().to(torch.uint8), turns)
