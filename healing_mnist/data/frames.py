@@ -1,0 +1,156 @@
+"""Pure batched rendering: uint8 base images and parameters in, float32 frames in [0, 1] out, on the images' device.
+
+A row's frames depend on that row alone, bit for bit: not on the size of the batch, nor on the rows beside it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+PIECE = 32  # rows a CPU renders at a time, so that the work stays in its cache
+EDGE = 1 + 2e-7  # normalised coordinates beyond it are outside of the image; rounding of the edge itself stays below
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 in [0, 1], any shape."""
+    return images.float().div_(255)
+
+
+def rotate(images: Tensor, angles: Tensor, which: Tensor | None = None) -> Tensor:
+    """Rotate each image about its centre, bilinearly, always from the original; zero outside.
+
+    As ``scipy.ndimage.rotate(image, angle, order=1, reshape=False)``, to float tolerance.
+
+    Args:
+        images: (B, C, H, W) uint8.
+        angles: degrees, positive = counter-clockwise. (B,) for one frame a row or (B, T) for T of them. With `which`,
+            (K,) or (K, T): the few choices there are. On a CPU their tap tables are kept, 3 times as fast.
+        which: (B,) int64, row i takes ``angles[which[i]]``; None when every row has angles of its own.
+
+    Returns:
+        (B, C, H, W), or (B, T, C, H, W) where T is given; float32 in [0, 1].
+    """
+    one_frame = angles.dim() == 1
+    angles = angles.unsqueeze(1) if one_frame else angles
+    if images.device.type != "cpu":
+        angles = angles.to(images.device)
+        frames = _rotate_any(images, angles if which is None else angles[which])
+    elif which is not None:
+        frames = _rotate_choices(images, angles, which)
+    else:
+        pieces = zip(images.split(PIECE), angles.split(PIECE), strict=True)
+        frames = torch.cat([_rotate_any(*piece) for piece in pieces])
+    return frames.squeeze(1) if one_frame else frames
+
+
+def add_squares_(frames: Tensor, sides: Tensor, largest: int, corners: int = 1) -> Tensor:
+    """Paint white squares into the corners of frames (..., C, H, W), in place; returns `frames`.
+
+    Args:
+        sides: (...) integers, the side in pixels for each frame, 0 = no square.
+        largest: upper bound of `sides`, at most H and W; said so that nothing has to be read back from the device.
+        corners: how many squares a frame has, in the order top-left, top-right, bottom-left, bottom-right.
+    """
+    height, width = frames.shape[-2:]
+    near = torch.arange(largest, device=frames.device) < sides.unsqueeze(-1)  # (..., largest)
+    far = near.flip(-1)
+    top, bottom, left, right = (
+        slice(largest),
+        slice(height - largest, height),
+        slice(largest),
+        slice(width - largest, width),
+    )
+    for rows, row_mask, columns, column_mask in (
+        (top, near, left, near),
+        (top, near, right, far),
+        (bottom, far, left, near),
+        (bottom, far, right, far),
+    )[:corners]:
+        square = row_mask.unsqueeze(-1) & column_mask.unsqueeze(-2)  # (..., largest, largest)
+        frames[..., rows, columns].masked_fill_(square.unsqueeze(-3), 1.0)
+    return frames
+
+
+def _rotate_any(images: Tensor, angles: Tensor) -> Tensor:
+    """(B, C, H, W) and (B, T) -> (B, T, C, H, W) for any angles: a sampling grid for each frame."""
+    (batch, channels, height, width), time = images.shape, angles.shape[1]
+    # Double (which "mps" has not), as a float32 cosine may differ in its last bit with its place in the vector.
+    radians = torch.deg2rad(angles if angles.device.type == "mps" else angles.double())
+    turn = torch.complex(radians.cos().float(), radians.sin().float())  # (B, T)
+    # With positions as complex numbers x + iy, the place a pixel is taken from is one product. Rows count downwards, so
+    # exp(i a) takes pixels from clockwise of where they go, which turns the picture counter-clockwise.
+    source = turn.view(-1, 1) * _positions(height, width, images.device)  # (B*T, H*W)
+    grid = torch.view_as_real(source).view(batch, time * height, width, 2)
+    if height != width:
+        grid[..., 1] *= (width - 1) / (height - 1)
+    grid.add_(F.hardshrink(grid, EDGE), alpha=1e3)  # beyond the edge goes far out, where samples are zero, as in SciPy
+    # The frames of a row lie below each other in one tall grid: the image need not be copied T times.
+    frames = F.grid_sample(to_float(images), grid, align_corners=True)
+    frames.clamp_(max=1)  # the weights of four taps may sum to 1 + 1e-7
+    return frames.view(batch, channels, time, height, width).transpose(1, 2)
+
+
+def _positions(height: int, width: int, device: torch.device) -> Tensor:
+    """(H*W,) complex x + iy of each pixel, from the centre, where 1 is half the width (between pixel centres)."""
+    y = torch.arange(height, device=device) - (height - 1) / 2
+    x = torch.arange(width, device=device) - (width - 1) / 2
+    return torch.complex(*torch.broadcast_tensors(x, y[:, None])).flatten() * (2 / (width - 1))
+
+
+def _rotate_choices(images: Tensor, angles: Tensor, which: Tensor) -> Tensor:
+    """(B, C, H, W), (K, T), (B,) -> (B, T, C, H, W) on a CPU: rows of equal angles together.
+
+    Rotating by a fixed angle is a sparse matrix with 4 entries a row. With pixels as rows and images as columns, each
+    pixel of the result is a weighted sum of 4 rows, which is what an embedding bag computes.
+    """
+    (batch, channels, height, width), time = images.shape, angles.shape[1]
+    taps, weights = _tap_tables(tuple(map(tuple, angles.tolist())), height, width)
+    order = which.argsort(stable=True)
+    columns = torch.empty(height * width, batch * channels).copy_(images[order].view(-1, height * width).t()).div_(255)
+    frames = torch.empty(batch * channels, time * height * width)
+    start = 0
+    for choice, rows in enumerate(which.bincount(minlength=len(angles)).tolist()):
+        end = start + rows * channels
+        for first in range(start, end, PIECE):
+            last = min(first + PIECE, end)
+            table = columns[:, first:last].contiguous()
+            rotated = F.embedding_bag(taps[choice], table, per_sample_weights=weights[choice], mode="sum")
+            frames[first:last] = rotated.t()
+        start = end
+    frames = frames.view(batch, channels, time, height, width).index_select(0, order.argsort())
+    return frames.transpose(1, 2)
+
+
+@lru_cache(maxsize=16)
+def _tap_tables(angles: tuple[tuple[float, ...], ...], height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The 4 source pixels of each pixel of each frame and their weights: (K, T*H*W, 4) int32 and float32."""
+    radians = torch.deg2rad(torch.tensor(angles, dtype=torch.float64))[..., None, None]
+    cos, sin = radians.cos(), radians.sin()
+    y = torch.arange(height, dtype=torch.float64)[:, None] - (height - 1) / 2
+    x = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
+    # Rounded to 1e-12, so that multiples of 90 degrees hit the pixels and the edge exactly.
+    source_x = (cos * x - sin * y + (width - 1) / 2).round(decimals=12)
+    source_y = (sin * x + cos * y + (height - 1) / 2).round(decimals=12)
+    inside = (source_x >= 0) & (source_x <= width - 1) & (source_y >= 0) & (source_y <= height - 1)
+    left, top = source_x.floor().clamp(0, width - 2), source_y.floor().clamp(0, height - 2)
+    right_share, lower_share = source_x - left, source_y - top
+    first = top * width + left
+    taps = torch.stack((first, first + 1, first + width, first + width + 1), dim=-1)  # (K, T, H, W, 4)
+    weights = torch.stack(
+        (
+            (1 - lower_share) * (1 - right_share),
+            (1 - lower_share) * right_share,
+            lower_share * (1 - right_share),
+            lower_share * right_share,
+        ),
+        dim=-1,
+    )
+    weights = weights * inside[..., None]
+    # To float32 downwards: with rounding to nearest the four could sum to more than 1, and a white pixel exceed it.
+    nearest = weights.float()
+    weights = torch.where(nearest > weights, nearest.nextafter(torch.zeros(())), nearest)
+    return taps.int().view(len(angles), -1, 4), weights.view(len(angles), -1, 4)
