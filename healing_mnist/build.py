@@ -16,12 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checkpoints import AtomicCheckpoints, load_state, read_checkpoint
 from healing_mnist.checks import UserError, problems_of, suggestion
-from healing_mnist.config import plain
+from healing_mnist.config import folder, plain
 from healing_mnist.tasks.base import Task
 
 
 def check(cfg: DictConfig) -> None:
     """Raise one UserError that names every mistake found in the settings, before any work starts."""
+    cfg = cfg.copy()
+    cfg.run_dir = str(folder(cfg))  # where loggers and checkpoints would write
     settings = plain(cfg)
     found = problems_of(_without_notes(settings["data"]), "data")
     found += problems_of(settings["model"], "model")

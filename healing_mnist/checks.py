@@ -168,7 +168,13 @@ def signature_of(function: Any) -> dict[str, inspect.Parameter] | None:
     if inspect.isclass(function) and variadic:
         for base in function.__mro__[1:]:
             if "__init__" in vars(base) and base is not object:
-                inherited = signature_of(base) or {}
+                # What is required there may well be supplied by the subclass itself.
+                inherited = {
+                    name: p
+                    if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) or p.default is not p.empty
+                    else p.replace(default=None)
+                    for name, p in (signature_of(base) or {}).items()
+                }
                 del parameters[variadic[0]]
                 return {**inherited, **parameters}
     return parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging.config
 import os
 import re
@@ -27,7 +28,12 @@ def main(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
     register_resolvers()
     sweeps.register()
-    guarded(lambda: hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(task)())
+
+    @functools.wraps(task)
+    def job(cfg: DictConfig) -> Any:
+        return guarded(lambda: task(cfg))  # here too, or Hydra adds words of its own
+
+    guarded(lambda: hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(job)())
 
 
 def start_logging() -> None:

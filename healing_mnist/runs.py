@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result:
 
 def _train(cfg: DictConfig, place: Path) -> Result:
     started = time.perf_counter()
+    _hush()
     L.seed_everything(cfg.seed, verbose=False)
     data, task = build_data(cfg), build_task(cfg)
     load_pretrained(task, cfg)
@@ -123,6 +125,7 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
     task = load_task(run / "checkpoints" / "best.ckpt")
     place.mkdir(parents=True, exist_ok=True)
     with logging_to(place / "run.log"):
+        _hush()
         L.seed_everything(cfg.seed, verbose=False)
         trainer = make_trainer(cfg, place)
         trainer.test(task, data, verbose=False)
@@ -234,6 +237,19 @@ def logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
+def _hush() -> None:
+    """Leave out what Lightning tells everybody and what does not apply here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*smaller than the logging interval.*",
+        ".*does not have many workers.*",
+        ".*LeafSpec.*",
+        ".*found in the .* directory, but is not empty.*",
+        ".*exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
 def overrides_of_this_job() -> list[str]:
     """What the user wrote on the command line, or the sweep for this job."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
@@ -289,14 +305,13 @@ def _git(*arguments: str) -> str | None:
 
 def _log_hparams(trainer: L.Trainer, cfg: DictConfig, result: Result) -> None:
     """Settings beside the final metrics, for TensorBoard's HParams tab."""
+    from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
-    groups = ("data", "model", "task", "optimizer", "scheduler", "seed")
-    settings = flatten({group: plain(cfg)[group] for group in groups})
+    settings = flatten({group: plain(cfg[group]) for group in ("data", "model", "task", "optimizer", "scheduler")})
     settings = {k: v if isinstance(v, (int, float, bool, str)) else str(v) for k, v in settings.items()}
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
+    if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+        with SummaryWriter(str(result.folder)) as writer:
             # The metrics themselves were logged under these names when they were measured.
-            for summary in hparams(settings, result.metrics | {cfg.objective: result.objective or 0.0}):
-                logger.experiment.file_writer.add_summary(summary)
-            logger.experiment.flush()
+            for summary in hparams(settings | {"seed": cfg.seed}, result.metrics):
+                writer.file_writer.add_summary(summary)

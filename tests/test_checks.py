@@ -42,8 +42,8 @@ def test_all_problems_are_found_at_once():
 
 
 def test_a_missing_setting_is_named():
-    assert problems_of({"_target_": f"{__name__}.Child"}, "model") == ["model.width: missing; Child needs it"]
-    assert problems_of({"_target_": f"{__name__}.Child"}, "model", supplied=("width",)) == []
+    assert problems_of({"_target_": f"{__name__}.Base"}, "model") == ["model.width: missing; Base needs it"]
+    assert problems_of({"_target_": f"{__name__}.Base"}, "model", supplied=("width",)) == []
 
 
 def test_a_target_that_does_not_exist_is_named():

