@@ -20,8 +20,8 @@ from healing_mnist.callbacks.figures import (
     split_prefix,
     styled,
     subplots,
-    write,
 )
+from healing_mnist.files import atomic_write
 
 
 class Confusion(L.Callback):
@@ -53,7 +53,7 @@ class Confusion(L.Callback):
             publish(trainer, f"{prefix}class_accuracy", draw_bars(accuracy, report[-1]["recall"]), accuracy)
             publish_table(trainer, f"{prefix}classification_report", report)
             if trainer.is_global_zero:
-                write(folder(trainer) / f"{prefix}classification_report.txt", as_text(report).encode())
+                atomic_write(folder(trainer) / f"{prefix}classification_report.txt", as_text(report))
         self._matrices = {}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+
+from healing_mnist.files import atomic_write
 
 # Ten colours that stay apart for readers with any colour vision (Petroff 2021, arXiv:2107.02270).
 COLORS = (
@@ -75,7 +76,7 @@ def publish(trainer: L.Trainer, name: str, figure: Figure, table: Table | None =
         picture = rasterize(figure)
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, format="png")
-        write(folder(trainer) / f"{name}.png", buffer.getvalue())
+        atomic_write(folder(trainer) / f"{name}.png", buffer.getvalue())
         if table is not None:
             publish_table(trainer, name, table)
         _show(trainer, name, picture, step)
@@ -90,7 +91,7 @@ def publish_table(trainer: L.Trainer, name: str, table: Table) -> None:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(table)
-        write(folder(trainer) / f"{name}.csv", text.getvalue().encode())
+        atomic_write(folder(trainer) / f"{name}.csv", text.getvalue())
 
 
 def publish_gif(trainer: L.Trainer, name: str, frames: Tensor, seconds: float = 0.5, height: int = 224) -> None:
@@ -109,7 +110,7 @@ def publish_gif(trainer: L.Trainer, name: str, frames: Tensor, seconds: float = 
         first.save(
             buffer, format="gif", save_all=True, append_images=rest, duration=round(1000 * seconds), loop=0, disposal=2
         )
-        write(folder(trainer) / f"{name}.gif", buffer.getvalue())
+        atomic_write(folder(trainer) / f"{name}.gif", buffer.getvalue())
 
 
 def show(trainer: L.Trainer, name: str, figure: Figure, step: int | None = None) -> None:
@@ -150,17 +151,6 @@ def rasterize(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing: readers never see half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @styled

@@ -47,6 +47,6 @@ class MapAutoencoder(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Output:
-        """(B, C, H, W) -> image (B, C, H, W) in [0, 1], embedding (B, hidden_channels * H/2 * W/2), the flattened map."""
+        """(B, C, H, W) -> image (B, C, H, W) in [0, 1], embedding (B, hidden_channels * H/2 * W/2), the map."""
         maps = self.encoder(images)
         return Output(image=self.decoder(maps), embedding=maps.flatten(1))

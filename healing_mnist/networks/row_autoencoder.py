@@ -24,7 +24,8 @@ class RowAutoencoder(nn.Module):
         cell: kind of the recurrent layers.
         encoder: units of each reading layer; the last is the length of the embedding.
         decoder: units of each writing layer.
-        output: from the last writing layer to a row's pixels: "linear" (R4; not bound to [0, 1]) or "sigmoid_lstm" (R3).
+        output: from the last writing layer to a row's pixels: "linear" (R4; not bound to [0, 1]) or
+            "sigmoid_lstm" (R3).
     """
 
     def __init__(

@@ -62,7 +62,7 @@ class SigmoidLSTM(nn.Module):
         hidden = cell = steps.new_zeros(len(steps), self.weight_hh.shape[1])
         outputs = []
         for inputs in F.linear(steps, self.weight_ih, self.bias).unbind(1):
-            i, f, g, o = torch.addmm(inputs, hidden.to(inputs.dtype), self.weight_hh.t()).sigmoid().chunk(4, dim=1)
+            i, f, g, o = torch.addmm(inputs, hidden, self.weight_hh.t()).sigmoid().chunk(4, dim=1)
             cell = f * cell + i * g
             hidden = o * cell.sigmoid()
             outputs.append(hidden)
@@ -80,7 +80,7 @@ def _initialize(weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> None:
 
 
 class RowEncoder(nn.Module):
-    """Recurrent layers over the rows of an image, from top to bottom: (B, C, H, W) -> last hidden state (B, hidden[-1]).
+    """Recurrent layers over the rows, from top to bottom: (B, C, H, W) -> last hidden state (B, hidden[-1]).
 
     Args:
         image_shape: (channels, height, width) of the images.

@@ -3,7 +3,6 @@ import pytest
 import torch
 from PIL import Image
 
-from healing_mnist.callbacks import figures
 from healing_mnist.callbacks.figures import image_grid, publish, publish_gif, rasterize, scatter, subplots
 
 
@@ -30,20 +29,6 @@ def test_only_the_first_process_writes(tmp_path):
     trainer.is_global_zero = False
     publish(trainer, "line", subplots()[0], [{"x": 0}])
     assert not list(tmp_path.iterdir())
-
-
-def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.csv"
-    figures.write(path, b"old")
-
-    def full(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(figures.os, "replace", full)
-    with pytest.raises(OSError, match="disk full"):
-        figures.write(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

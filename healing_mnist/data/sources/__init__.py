@@ -53,6 +53,12 @@ def num_classes(name: str) -> int:
     return _module(name).NUM_CLASSES
 
 
+def class_names(name: str) -> list[str]:
+    """What a source calls its classes (`CLASS_NAMES`); their numbers where it does not say."""
+    source = _module(name)
+    return [str(name) for name in getattr(source, "CLASS_NAMES", range(source.NUM_CLASSES))]
+
+
 def _module(name: str) -> ModuleType:
     path = name if "." in name else f"{__name__}.{name}"
     try:
