@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from healing_mnist.batch import Batch
-from healing_mnist.checks import NonNegative, Positive
+from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
+from healing_mnist.data import sources, splits
 
 Rows = dict[str, Tensor]  # a table: column name -> (rows, ...) tensor on the CPU; "image" indexes the base images
 
@@ -127,3 +128,62 @@ class RenderedData(L.LightningDataModule):
         if self.trainer.training:
             return "train"
         return "val" if self.trainer.validating or self.trainer.sanity_checking else self.test_splits[dataloader_idx]
+
+
+class SourceData(RenderedData):
+    """`RenderedData` over the images of a source, split by base image: `draw` finds those of a split in `members`.
+
+    Args:
+        source: a base-image source (`data/sources`).
+        root: folder with the source's files; None: they are fetched once.
+        cache: folder for fetched files.
+        limit: use only so many of the source's training images, chosen by `seed`; None: all.
+        val_fraction: share of the training images kept for validation.
+        fold, folds: validate on part `fold` (from 0) of `folds` instead; see `splits.split`.
+        **loading: `batch_size`, `eval_batch_size`, `seed` and `resample` of `RenderedData`.
+
+    Raises:
+        UserError: an unknown source, or settings that no number of images satisfies; in `load`, too few images.
+    """
+
+    members: dict[str, Tensor]  # split -> (n,) int64, its places in `images`
+    labels: Tensor  # (N,) int64, the class of each of `images`
+
+    def __init__(
+        self,
+        source: str = "digits",
+        root: str | None = None,
+        cache: str = "~/.cache/healing_mnist",
+        limit: Positive | None = None,
+        val_fraction: Fraction = 0.1,
+        fold: NonNegative | None = None,
+        folds: Positive | None = None,
+        **loading,
+    ):
+        super().__init__(**loading)
+        splits.check_split(val_fraction, fold, folds)
+        self.source, self.root, self.cache, self.limit = source, root, cache, limit
+        self.val_fraction, self.fold, self.folds = val_fraction, fold, folds
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return sources.image_shape(self.source)
+
+    @property
+    def num_classes(self) -> int:
+        return sources.num_classes(self.source)
+
+    @property
+    def class_names(self) -> list[str]:
+        return sources.class_names(self.source)
+
+    def load(self) -> Tensor:
+        base = sources.load(self.source, self.root, self.cache)
+        count, test_count = len(base.train_images), len(base.test_images)
+        if self.limit is not None and self.limit > count:
+            raise UserError(f"data.limit={self.limit}: at most {count}, {self.source} has no more training images")
+        used = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))[: self.limit].sort().values
+        train, val = splits.split(len(used), self.val_fraction, self.fold, self.folds, self.seed)
+        self.members = {"train": used[train], "val": used[val], "test": count + torch.arange(test_count)}
+        self.labels = torch.cat((base.train_labels, base.test_labels))
+        return torch.cat((base.train_images, base.test_images))

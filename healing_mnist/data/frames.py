@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+CORNERS = 4  # squares an image has room for
 PIECE = 32  # rows a CPU renders at a time, so that the work stays in its cache
 EDGE = 1 + 2e-7  # normalised coordinates beyond it are outside of the image; rounding of the edge itself stays below
 
