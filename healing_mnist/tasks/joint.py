@@ -69,6 +69,6 @@ class Joint(Reconstruction):
         return MetricCollection(image_scores(final) | class_scores(self.num_classes), compute_groups=False)
 
     def update_scores(self, scores: MetricCollection, batch: Batch, output: Output) -> None:
-        image, target = output.image.float(), batch.target
+        image, target = output.image.float().contiguous(), batch.target
         for name, metric in scores.items(keep_base=True):
             metric.update(*((output.logits, batch.label) if name == "accuracy" else (image, target)))

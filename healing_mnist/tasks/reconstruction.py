@@ -36,5 +36,5 @@ class Reconstruction(Task):
         return MetricCollection(image_scores(final), compute_groups=False)
 
     def update_scores(self, scores: MetricCollection, batch: Batch, output: Output) -> None:
-        # Metrics count in float32 whatever the network computed in.
-        scores.update(flat_frames(output.image).float(), flat_frames(batch.target))
+        # Metrics count in float32 whatever the network computed in, and take no channels_last layout.
+        scores.update(flat_frames(output.image).float().contiguous(), flat_frames(batch.target))
