@@ -1,0 +1,84 @@
+"""Compose and check every job of a sweep before the first one runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from healing_mnist.checks import UserError
+from healing_mnist.sweeps.launcher import prepare_process
+from healing_mnist.sweeps.pool import Job, Pool, tail
+
+Found = list[tuple[str, str]]  # job -> what is wrong with it
+
+
+def check(pool: Pool, config: DictConfig, folder: Path, jobs: Mapping[str, Sequence[str]]) -> set[str]:
+    """Check all jobs (name of its folder -> overrides), in the pool's slots because it needs what the jobs need.
+
+    Returns the names of those that are finished. Raises one UserError with every problem there is.
+    """
+    parts = [dict(list(jobs.items())[i :: len(pool.slots)]) for i in range(len(pool.slots))]
+    checks = [
+        Job(f"checks {i}", partial(_check, config, folder, part), folder / f"checks-{i}.log")
+        for i, part in enumerate(parts)
+        if part
+    ]
+    problems: Found = []
+    done: set[str] = set()
+    for outcome in pool.run(checks):
+        if outcome.status == "failed":
+            raise UserError(f"checking the jobs failed: {outcome.message}\n{tail(outcome.job.log)}")
+        wrong, finished = outcome.value
+        problems += wrong
+        done |= finished
+        outcome.job.log.unlink()
+    if problems:
+        raise UserError(_report(problems, len(jobs)))
+    return done
+
+
+def _check(config: DictConfig, folder: Path, jobs: Mapping[str, Sequence[str]]) -> tuple[Found, set[str]]:
+    prepare_process()
+    from healing_mnist import cli
+
+    HydraConfig.instance().set_config(config)  # some strategies are refused inside a sweep
+    wrong: Found = []
+    done: set[str] = set()
+    for name, overrides in jobs.items():
+        try:
+            if _finished(folder / name, overrides):
+                done.add(name)
+        except Exception as error:
+            wrong.append((name, cli.explain(error)))
+    return wrong, done
+
+
+def _finished(place: Path, overrides: Sequence[str]) -> bool:
+    """Whether this very run is finished; raises what is wrong with it where it is not."""
+    from healing_mnist import build
+    from healing_mnist.config import compose, difference, plain
+
+    config, saved = compose(overrides), place / "config.yaml"
+    if saved.exists() and (changed := difference(plain(OmegaConf.load(saved)), plain(config))):
+        lines = [f"{key}: {old} there, {new} now" for key, (old, new) in changed.items()]
+        raise UserError("\n  ".join(["its folder holds a run with other settings:", *lines]))
+    if (place / "metrics.json").exists():
+        return True
+    build.check(config)
+    return False
+
+
+def _report(problems: Found, total: int) -> str:
+    """Every problem once, with the jobs that have it."""
+    jobs: dict[str, list[str]] = {}
+    for name, problem in problems:
+        jobs.setdefault(problem, []).append(name)
+    lines = [f"{len({name for name, _ in problems})} of {total} jobs cannot run; none was started."]
+    for problem, names in jobs.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        lines.append(f"{', '.join(names[:3])}{more}: {problem}")
+    return "\n".join(lines)

@@ -1,0 +1,146 @@
+"""What a sweep is: written into its folder at the first start, and compared at every later one."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from os import getpid
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+
+from healing_mnist.checks import UserError
+from healing_mnist.config import folder_name
+from healing_mnist.files import atomic_write
+from healing_mnist.sweeps.points import Point, value_of
+
+FILE = "sweep.yaml"
+
+
+@dataclass
+class Settings:
+    """The group `sweep`, described in conf/sweep/base.yaml."""
+
+    name: str | None = None
+    method: str = "grid"
+    params: dict[str, Any] = field(default_factory=dict)
+    zip: list[Any] = field(default_factory=list)
+    trials: int = 50
+    sampler_seed: int = 0
+    prune: bool = False
+    batch: int = 16
+    objective: str | None = None
+    direction: str | None = None
+    note: str = ""
+    report: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Definition:
+    """A sweep in plain data, as it lies in ``sweep.yaml``."""
+
+    name: str
+    method: str
+    objective: str
+    direction: str
+    fixed: list[str]  # overrides that all jobs share
+    varied: dict[str, str]  # setting -> what it varies over, in words
+    points: dict[str, Point]  # name of the job's folder -> its point; tpe adds them as it goes
+    note: str = ""
+    report: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, folder: Path) -> None:
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+        text = yaml.dump(asdict(self), Dumper=dumper, sort_keys=False, default_flow_style=None, width=120)
+        atomic_write(folder / FILE, text)
+
+    @classmethod
+    def load(cls, folder: Path) -> Definition:
+        try:
+            text = (folder / FILE).read_text()
+        except FileNotFoundError:
+            raise UserError(f"{folder}: not the folder of a sweep (it has no {FILE})") from None
+        return cls(**yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+    def claim(self, folder: Path) -> str:
+        """Write the definition into `folder`; one that is there already may only gain points.
+
+        Returns what to tell the user. Raises UserError with the difference when it is another sweep.
+        """
+        if not (folder / FILE).exists():
+            self.save(folder)
+            return ""
+        old = Definition.load(folder)
+        changed = [
+            f"{name}: {getattr(old, name)} there, {getattr(self, name)} now"
+            for name in ("method", "objective", "direction", "fixed")
+            if getattr(old, name) != getattr(self, name)
+        ]
+        if old.varied.keys() != self.varied.keys() or (self.method == "tpe" and old.varied != self.varied):
+            changed.append(f"what varies: {_words(old.varied)} there, {_words(self.varied)} now")
+        elif self.method != "tpe" and (gone := [name for name in old.points if name not in self.points]):
+            changed.append(f"points no longer in the sweep: {', '.join(gone[:5])}" + " ..." * (len(gone) > 5))
+        if changed:
+            raise UserError(
+                "\n  ".join([f"{folder} holds another sweep:", *changed])
+                + "\nChoose another folder with hydra.sweep.dir=..., or start over with fresh=true, which deletes it."
+            )
+        added = len(self.points.keys() - old.points.keys())
+        if self.method == "tpe":
+            self.points = old.points
+        self.save(folder)
+        return f"the sweep grows by {added} points" if added and self.method != "tpe" else "continuing"
+
+    def values(self, name: str) -> dict[str, Any]:
+        """The point of a job, as numbers and words."""
+        return {key: value_of(text) for key, text in self.points[name].items()}
+
+
+def job_name(point: Point) -> str:
+    """Name of a job's folder: what varies."""
+    return folder_name({key: value_of(text) for key, text in point.items()})
+
+
+def default_folder(output_dir: str, name: str, fixed: list[str]) -> Path:
+    """``<output_dir>/sweeps/<name>[,<what else was overridden>]``: the same command finds its folder again."""
+    settings = dict(override.lstrip("+~").split("=", 1) for override in fixed if "=" in override)
+    settings.pop("experiment", None)
+    return Path(output_dir) / "sweeps" / (f"{name},{folder_name(settings)}" if settings else name)
+
+
+def settings_of(node: Any) -> Settings:
+    """The sweep's settings with their types checked; the defaults when no sweep was named."""
+    merged = OmegaConf.merge(OmegaConf.structured(Settings), node or {})
+    settings: Settings = OmegaConf.to_object(merged)
+    if settings.method not in ("grid", "random", "tpe"):
+        raise UserError(f"sweep.method={settings.method}: must be one of grid, random, tpe")
+    if settings.trials < 1 or settings.batch < 1:
+        raise UserError(f"sweep.trials={settings.trials}, sweep.batch={settings.batch}: must be at least 1")
+    return settings
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which ends with this process; a second sweep in one folder is refused."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(folder / ".lock"), folder / ".holder"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = holder.read_text() if holder.exists() else "another process"
+        raise UserError(f"{folder}: {who} is running this sweep already") from None
+    try:
+        holder.write_text(f"process {getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _words(varied: dict[str, str]) -> str:
+    return "; ".join(f"{key} ({space})" for key, space in varied.items())

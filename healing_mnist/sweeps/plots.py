@@ -1,0 +1,269 @@
+"""Plots of a sweep, drawn from its runs. Only finished runs count; every number is in runs.csv or table.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from healing_mnist.callbacks.figures import COLORS, rasterize, styled, subplots
+from healing_mnist.sweeps.points import SEED
+from healing_mnist.sweeps.results import Results, Run, Setting
+from healing_mnist.sweeps.tables import report_of, shown
+
+MAX_METRICS = 3  # rows of a figure
+
+
+def write(results: Results) -> dict[str, Path]:
+    """Draw what these results have something to show for; title -> PNG below ``figures/``."""
+    if len([run for run in results.runs.values() if run.state == "finished"]) < 2:
+        return {}
+    drawn = {
+        "Metrics over each setting": curves(results),
+        "Trade-off": trade_off(results),
+        "Parallel coordinates": parallel_coordinates(results),
+        "By category": boxes(results),
+        "History of the search": history(results),
+    }
+    paths = {}
+    folder = results.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    for title, figure in drawn.items():
+        path = folder / f"{title.lower().replace(' ', '_').replace('-', '_')}.png"
+        if figure is None:
+            path.unlink(missing_ok=True)
+        else:
+            Image.fromarray(rasterize(figure)).save(path)
+            paths[title] = path
+    return paths
+
+
+@styled
+def curves(results: Results) -> Figure | None:
+    """Metrics over each setting that varies: a line where the settings are listed, a cloud where they were searched."""
+    keys, metrics = _keys(results), _metrics(results)
+    if not keys or not metrics:
+        return None
+    figure, grid = subplots(len(metrics), len(keys), size=(4.0, 2.6), squeeze=False)
+    listed = results.definition.method == "grid"
+    for i, metric in enumerate(metrics):
+        for j, key in enumerate(keys):
+            axes = grid[i, j]
+            if listed:
+                _lines(axes, results, key, metric)
+            else:
+                runs = _runs(results, metric)
+                axes.scatter(
+                    _places(axes, [run.point[key] for run in runs]), [run.metrics[metric] for run in runs], s=10
+                )
+            axes.set_xlabel(key)
+            axes.set_ylabel(_axis(metric, results))
+            axes.grid(True)
+    figure.suptitle(f"{results.definition.name}: metrics over each setting")
+    return figure
+
+
+def _lines(axes: Axes, results: Results, key: str, metric: str) -> None:
+    """One line for each combination of the other settings, with the spread over seeds, and the report's points."""
+    settings = [s for s in results.settings() if s.mean(metric) is not None]
+    places = dict(zip(map(id, settings), _places(axes, [s.point[key] for s in settings]), strict=True))
+    groups: dict[str, list[Setting]] = {}
+    for setting in settings:
+        others = ", ".join(f"{k.rsplit('.', 1)[-1]}={shown(v)}" for k, v in setting.point.items() if k != key)
+        groups.setdefault(others, []).append(setting)
+    crowded = len(groups) > len(COLORS)
+    for others, members in groups.items():
+        members.sort(key=lambda s: places[id(s)])
+        x, y = [places[id(s)] for s in members], [s.mean(metric) for s in members]
+        color = COLORS[0] if crowded else None
+        error = [s.spread(metric) or 0.0 for s in members]
+        axes.errorbar(
+            x, y, error if any(error) else None, marker="o", markersize=3.5, capsize=2, label=others, color=color
+        )
+    told = [(places[id(s)], report_of(s, results.definition.report).get(metric)) for s in settings]
+    told = sorted({(x, y) for x, y in told if y is not None})
+    if told:
+        axes.plot(*zip(*told, strict=True), "--", marker="x", color="#717581", label="report")
+    if (len(groups) > 1 and not crowded) or told:
+        axes.legend()
+
+
+@styled
+def trade_off(results: Results) -> Figure | None:
+    """Two test metrics against each other, a point a setting."""
+    metrics = [name for name in _metrics(results) if name.startswith("test/")]
+    if len(metrics) < 2:
+        return None
+    settings = [s for s in results.settings() if s.mean(metrics[0]) is not None]
+    figure, axes = subplots(size=(5.0, 4.0))
+    for setting in settings:
+        x, y = (setting.mean(metric) for metric in metrics[:2])
+        axes.errorbar(
+            x,
+            y,
+            setting.spread(metrics[1]),
+            setting.spread(metrics[0]),
+            marker="o",
+            markersize=4,
+            color=COLORS[0],
+            capsize=2,
+        )
+        if len(settings) <= 20:
+            text = ", ".join(shown(value) for value in setting.point.values())
+            axes.annotate(text, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    axes.set(xlabel=metrics[0], ylabel=metrics[1])
+    axes.set_title(
+        f"trade-off, by {', '.join(_keys(results))}" if len(settings) <= 20 else "trade-off, a point a setting"
+    )
+    axes.grid(True)
+    return figure
+
+
+@styled
+def parallel_coordinates(results: Results) -> Figure | None:
+    """A line a run through its settings to its objective, coloured by the objective."""
+    keys, objective = _keys(results), results.definition.objective
+    runs = _runs(results, objective)
+    if len(keys) < 2 or len(runs) < 3:
+        return None
+    figure, axes = subplots(size=(1.3 * (len(keys) + 1) + 1.5, 3.6))
+    columns = [[run.point[key] for run in runs] for key in keys] + [[run.metrics[objective] for run in runs]]
+    heights = np.stack([_unit(axes, i, values) for i, values in enumerate(columns)], axis=1)
+    shade = _ranks(heights[:, -1])
+    for i in np.argsort(shade if results.definition.direction == "maximize" else -shade):  # the best on top
+        axes.plot(heights[i], color=_map()(shade[i]), alpha=0.7, linewidth=1)
+    axes.set_xticks(range(len(columns)), [*(key.rsplit(".", 1)[-1] for key in keys), objective])
+    axes.set_xlim(-0.2, len(columns) - 0.4)
+    axes.set_yticks([])
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.set_title(f"{results.definition.name}: {len(runs)} runs, coloured by the rank of {objective}")
+    return figure
+
+
+@styled
+def boxes(results: Results) -> Figure | None:
+    """The objective by the values of each setting that is no number, over all runs."""
+    objective = results.definition.objective
+    runs = _runs(results, objective)
+    keys = [key for key in _keys(results) if any(isinstance(run.point[key], (str, bool)) for run in runs)]
+    if not keys:
+        return None
+    figure, grid = subplots(1, len(keys), size=(4.0, 3.2), squeeze=False)
+    for axes, key in zip(grid[0], keys, strict=True):
+        groups: dict[str, list[float]] = {}
+        for run in runs:
+            groups.setdefault(str(run.point[key]), []).append(run.metrics[objective])
+        axes.boxplot(list(groups.values()), medianprops={"color": COLORS[2]}, flierprops={"markersize": 3})
+        labels = [f"{name}\n({len(values)} runs)" for name, values in groups.items()]
+        axes.set_xticks(range(1, len(groups) + 1), labels, rotation=30 * (len(groups) > 4))
+        axes.set_xlabel(key)
+        axes.set_ylabel(_axis(objective, results))
+        _log_if_wide(axes.set_yscale, [value for values in groups.values() for value in values])
+    return figure
+
+
+@styled
+def history(results: Results) -> Figure | None:
+    """The objective of every trial in turn, and the best up to then."""
+    objective = results.definition.objective
+    runs = _runs(results, objective)
+    if results.definition.method == "grid" or len(runs) < 2:
+        return None
+    numbers = [i for i, run in enumerate(results.runs.values()) if run.state == "finished"]
+    values = [run.metrics[objective] for run in runs]
+    better = max if results.definition.direction == "maximize" else min
+    figure, axes = subplots(size=(5.0, 3.2))
+    axes.scatter(numbers, values, s=12, label="trial")
+    axes.step(numbers, list(accumulate(values, better)), where="post", color=COLORS[2], label="best so far")
+    axes.set(xlabel="trial", ylabel=_axis(objective, results))
+    axes.set_title(f"{results.definition.name}: history of the search")
+    _log_if_wide(axes.set_yscale, values)
+    axes.grid(True)
+    axes.legend()
+    return figure
+
+
+def _keys(results: Results) -> list[str]:
+    """Settings with more than one value; a seed is no setting."""
+    points = [run.point for run in results.runs.values()]
+    return [k for k in results.definition.varied if k != SEED and len({str(point.get(k)) for point in points}) > 1]
+
+
+def _metrics(results: Results) -> list[str]:
+    """What is worth a plot: the objective, what the report gives, then the other test metrics."""
+    names = [n for n in results.metric_names() if n == results.definition.objective or n.startswith("test/")]
+    reported = [name for name in names if any(name in row for row in results.definition.report)]
+    head = [] if len(reported) >= MAX_METRICS else [results.definition.objective]
+    usual = [f"test/{name}" for name in ("mse", "accuracy", "loss")]
+    order = dict.fromkeys([*head, *reported, *(name for name in usual if name in names), *names])
+    return [name for name in order if name in names][:MAX_METRICS]
+
+
+def _runs(results: Results, metric: str) -> list[Run]:
+    return [run for run in results.runs.values() if run.state == "finished" and metric in run.metrics]
+
+
+def _axis(metric: str, results: Results) -> str:
+    return f"{metric} (validation)" if metric == results.definition.objective else metric
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _places(axes: Axes, values: Sequence[Any]) -> list[float]:
+    """Where values stand on the x axis: numbers where they are, words one after another behind the largest number."""
+    numbers = [value for value in values if _number(value)]
+    words = list(dict.fromkeys(str(value) for value in values if not _number(value)))
+    if not words:
+        _log_if_wide(axes.set_xscale, numbers)
+        return [float(value) for value in values]
+    ticks = sorted(set(numbers))
+    if len(numbers) and len(ticks) <= 12:  # a few numbers and words: all in a row, evenly
+        labels = [*map(shown, ticks), *words]
+        names = [shown(value) if _number(value) else str(value) for value in values]
+    else:
+        labels, names = words, [str(value) for value in values]
+        labels = list(dict.fromkeys([*labels, *names]))
+    axes.set_xticks(range(len(labels)), labels, rotation=30 * (len(labels) > 5))
+    return [float(labels.index(name)) for name in names]
+
+
+def _log_if_wide(set_scale: Any, values: Sequence[float]) -> None:
+    if values and min(values) > 0 and max(values) / min(values) > 50:
+        set_scale("log")
+
+
+def _unit(axes: Axes, place: int, values: Sequence[Any]) -> np.ndarray:
+    """Values of one column of parallel coordinates scaled to [0, 1], its axis and labels drawn."""
+    if all(map(_number, values)):
+        wide = min(values) > 0 and max(values) / min(values) > 50
+        numbers = np.log10(values) if wide else np.asarray(values, dtype=float)
+        low, high = numbers.min(), numbers.max()
+        heights = (numbers - low) / (high - low) if high > low else np.full(len(values), 0.5)
+        marks = {0.0: shown(float(min(values))), 1.0: shown(float(max(values)))}
+    else:
+        names = list(dict.fromkeys(map(str, values)))
+        step = 1 / max(1, len(names) - 1)
+        heights = np.array([names.index(str(value)) * step for value in values])
+        marks = {i * step: name for i, name in enumerate(names)}
+    axes.axvline(place, color="black", linewidth=0.8)
+    for height, text in marks.items():
+        axes.annotate(text, (place, height), xytext=(3, 0), textcoords="offset points", fontsize=7, va="center")
+    return heights
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    return np.argsort(np.argsort(values)) / max(1, len(values) - 1)
+
+
+def _map() -> Any:
+    import matplotlib
+
+    return matplotlib.colormaps["viridis"]

@@ -1,0 +1,151 @@
+"""From what the user varies to a list of points, each the settings of one job.
+
+Values are written in Hydra's own grammar: ``3,4,5``, ``range(1,8)``, ``interval(0,1)``, ``int(interval(1,100))``,
+``tag(log,interval(1e-5,0.1))``; in a yaml a list will do too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from healing_mnist.checks import UserError
+from healing_mnist.config import as_override
+
+SEED = "seed"  # repeats a setting: never searched, always crossed with everything else
+Point = dict[str, str]  # setting -> value, as Hydra reads it from a command line
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One setting that varies: a list of values, or an interval (`low` and `high` both included)."""
+
+    key: str
+    values: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    integer: bool = False
+    log: bool = False
+
+    def draw(self, generator: random.Random) -> str:
+        """A value at random: uniform, or uniform in the logarithm."""
+        if self.low is None:
+            return generator.choice(self.values)
+        half = 0.5 if self.integer else 0.0  # so that the two ends are as likely as the numbers between them
+        low, high = self.low - half, self.high + half
+        value = math.exp(generator.uniform(math.log(low), math.log(high))) if self.log else generator.uniform(low, high)
+        return self.text(min(max(value, self.low), self.high))
+
+    def text(self, value: float) -> str:
+        """`value` as it is written: a float has four digits, so that names of folders stay readable and exact."""
+        return str(round(value)) if self.integer else f"{value:.4g}"
+
+    def __str__(self) -> str:
+        if self.low is None:
+            return ", ".join(self.values)
+        kind = ("log-" if self.log else "") + "uniform" + (" integers" if self.integer else "")
+        return f"{kind} in [{self.low:g}, {self.high:g}]"
+
+
+def parse(overrides: Sequence[str]) -> tuple[dict[str, str], dict[str, Dimension]]:
+    """Split overrides into the fixed ones (setting -> the override) and the ones that vary."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise UserError(f"{' '.join(str(error).split())}") from None
+    fixed = {o.get_key_element().lstrip("+~"): o.input_line for o in parsed if not o.is_sweep_override()}
+    return fixed, {o.get_key_element(): _dimension(o) for o in parsed if o.is_sweep_override()}
+
+
+def from_yaml(params: Mapping[str, Any]) -> list[str]:
+    """Overrides of a yaml's mapping, setting -> list of values, or text in Hydra's grammar."""
+    return [f"{k}={','.join(map(literal, v)) if isinstance(v, list) else literal(v)}" for k, v in params.items()]
+
+
+def literal(value: Any) -> str:
+    """`value` as it stands in an override; text is taken to be in Hydra's grammar already."""
+    return value if isinstance(value, str) else as_override("", value)[1:]
+
+
+def _dimension(override: Override) -> Dimension:
+    key, value = override.get_key_element(), override._value
+    if not override.is_interval_sweep():
+        values = tuple(dict.fromkeys(override.sweep_string_iterator()))
+        if not values:
+            raise UserError(f"{override.input_line}: there is no value in it")
+        return Dimension(key, values)
+    unknown = value.tags - {"log", "int"}
+    integer = "int" in value.tags or isinstance(value.start, int)
+    if unknown or not value.start < value.end or ("log" in value.tags and value.start <= 0):
+        reason = (
+            f"unknown tag {', '.join(unknown)}; allowed: log, int" if unknown
+            else "the lower end must be below the upper one" if not value.start < value.end
+            else "a logarithm needs a lower end above 0"
+        )  # fmt: skip
+        raise UserError(f"{override.input_line}: {reason}")
+    return Dimension(key, (), float(value.start), float(value.end), integer, "log" in value.tags)
+
+
+def pairs(groups: Sequence[Mapping[str, Sequence[Any]]]) -> list[list[Point]]:
+    """Settings that change together: each mapping of equally long lists becomes a list of points."""
+    together = []
+    for group in groups:
+        if len({len(values) for values in group.values()}) != 1:
+            lengths = ", ".join(f"{key} has {len(values)}" for key, values in group.items())
+            raise UserError(f"sweep.zip: settings that change together need equally many values, but {lengths}")
+        columns = [list(map(literal, values)) for values in group.values()]
+        together.append([dict(zip(group, row, strict=True)) for row in zip(*columns, strict=True)])
+    return together
+
+
+def grid(dimensions: Sequence[Dimension], together: Sequence[Sequence[Point]] = ()) -> list[Point]:
+    """Every combination, the first setting changing slowest."""
+    for dimension in dimensions:
+        if dimension.low is not None:
+            raise UserError(f"{dimension.key}: {dimension} cannot be listed; use sweep.method=random or tpe")
+    sides = [*together, *([{d.key: value} for value in d.values] for d in dimensions)]
+    return [_merged(parts) for parts in itertools.product(*sides)]
+
+
+def sample(
+    dimensions: Sequence[Dimension], together: Sequence[Sequence[Point]], trials: int, seed: int = 0
+) -> list[Point]:
+    """`trials` different points at random. More trials keep the earlier ones; a small space may hold fewer."""
+    found: dict[tuple, Point] = {}
+    for i in range(20 * trials):
+        if len(found) == trials:
+            break
+        generator = random.Random(f"{seed} {i}")
+        point = _merged(
+            [*(generator.choice(group) for group in together), *({d.key: d.draw(generator)} for d in dimensions)]
+        )
+        found.setdefault(tuple(point.items()), point)
+    return list(found.values())
+
+
+def repeated(points: Sequence[Point], seeds: Dimension | None) -> list[Point]:
+    """Each point once with every seed."""
+    return [point | {SEED: seed} for point in points for seed in seeds.values] if seeds else list(points)
+
+
+def _merged(parts: Sequence[Point]) -> Point:
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def value_of(text: str) -> Any:
+    """The number, truth value or text that an override's value stands for."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    named = {"true": True, "false": False, "null": None}
+    return named.get(text.lower(), text.strip("'\""))

@@ -1,0 +1,120 @@
+"""What the jobs of a sweep found, read from their folders."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, Literal
+
+from healing_mnist.sweeps.definition import Definition
+from healing_mnist.sweeps.points import SEED
+
+State = Literal["finished", "collapsed", "pruned", "failed", "unfinished"]
+
+
+@dataclass
+class Run:
+    """One job: its point, its metrics, and how far it came. Only `finished` ones count in tables and plots."""
+
+    name: str
+    point: dict[str, Any]
+    state: State = "unfinished"
+    metrics: dict[str, float] = field(default_factory=dict)  # of the test set, and of validation at the best epoch
+    epoch: float | None = None  # the best one on validation
+    message: str = ""  # why it failed
+
+
+@dataclass
+class Setting:
+    """One row of the table: the runs that differ in their seed only."""
+
+    point: dict[str, Any]
+    runs: list[Run]
+
+    def values(self, metric: str) -> list[float]:
+        return [run.metrics[metric] for run in self.runs if run.state == "finished" and metric in run.metrics]
+
+    def mean(self, metric: str) -> float | None:
+        values = self.values(metric)
+        return mean(values) if values else None
+
+    def spread(self, metric: str) -> float | None:
+        """Standard deviation over the seeds (with n - 1); None for a single run."""
+        values = self.values(metric)
+        return stdev(values) if len(values) > 1 else None
+
+    def count(self, state: State) -> int:
+        return sum(run.state == state for run in self.runs)
+
+
+class Results:
+    """The runs of one sweep, in the order of its points."""
+
+    def __init__(self, folder: Path, definition: Definition):
+        self.folder, self.definition = folder, definition
+        self.runs = {name: self._read(name) for name in definition.points}
+
+    @classmethod
+    def load(cls, folder: Path) -> Results:
+        """Read a sweep's folder. Raises UserError when it is none."""
+        return cls(folder, Definition.load(folder))
+
+    def update(self, name: str, message: str = "") -> Run:
+        """Read one job again; `message` says why it failed."""
+        run = self._read(name)
+        if message and run.state == "unfinished":
+            run.state, run.message = "failed", message
+        self.runs[name] = run
+        return run
+
+    def _read(self, name: str) -> Run:
+        run, place = Run(name, self.definition.values(name)), self.folder / name
+        try:
+            found = json.loads((place / "metrics.json").read_text())
+        except FileNotFoundError:
+            return run
+        best = dict(found["best"])
+        run.epoch = best.pop("epoch", None)
+        # The training metrics of an epoch are of no use for choosing, and would fill the tables.
+        run.metrics = {k: v for k, v in best.items() if not k.startswith("train/")} | found["metrics"]
+        pruned = (place / "pruned").exists()
+        run.state = "collapsed" if found.get("collapsed") else "pruned" if pruned else "finished"
+        if not math.isfinite(self.objective(run)) and run.state == "finished":
+            run.state = "collapsed"
+        return run
+
+    def objective(self, run: Run) -> float:
+        return run.metrics.get(self.definition.objective, math.nan)
+
+    def count(self, state: State) -> int:
+        return sum(run.state == state for run in self.runs.values())
+
+    @property
+    def done(self) -> int:
+        """Jobs that need not run again."""
+        return sum(run.state in ("finished", "collapsed", "pruned") for run in self.runs.values())
+
+    def settings(self) -> list[Setting]:
+        """One a point, its repetitions with other seeds together."""
+        groups: dict[tuple, Setting] = {}
+        for run in self.runs.values():
+            point = {key: value for key, value in run.point.items() if key != SEED}
+            groups.setdefault(tuple(map(str, point.items())), Setting(point, [])).runs.append(run)
+        return list(groups.values())
+
+    def best(self) -> Setting | None:
+        """The setting with the best mean objective on validation."""
+        metric = self.definition.objective
+        scored = [(value, setting) for setting in self.settings() if (value := setting.mean(metric)) is not None]
+        choose = max if self.definition.direction == "maximize" else min
+        return choose(scored, key=lambda pair: pair[0])[1] if scored else None
+
+    def metric_names(self) -> list[str]:
+        """The objective, then the metrics of the test set, then the others."""
+        names = dict.fromkeys(name for run in self.runs.values() for name in run.metrics)
+        first = [self.definition.objective] if self.definition.objective in names else []
+        test = sorted(name for name in names if name.startswith("test/"))
+        return list(dict.fromkeys([*first, *test, *sorted(names)]))

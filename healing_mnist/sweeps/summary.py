@@ -1,0 +1,71 @@
+"""The summary of a sweep: tables after every job, plots and a page at the end or at any time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from pathlib import Path
+
+from healing_mnist.checks import UserError
+from healing_mnist.sweeps import tables
+from healing_mnist.sweeps.pool import Job, Pool, tail
+from healing_mnist.sweeps.results import Results
+
+log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """Keeps the tables of a running sweep up to date, and closes it."""
+
+    def __init__(self, results: Results, pool: Pool):
+        self.results, self.pool = results, pool
+        self._next = 0.0
+
+    def update(self) -> None:
+        """Write the tables again, seldom enough that it never takes more than a twentieth of the time."""
+        started = time.monotonic()
+        if started >= self._next:
+            tables.write(self.results)
+            self._next = time.monotonic() + 20 * (time.monotonic() - started)
+
+    def finish(self) -> None:
+        """Write everything and show the table. Raises UserError when jobs failed."""
+        results = self.results
+        tables.write(results)
+        # In a job's process: the plots need libraries that this process never imports.
+        job = Job("summary", partial(draw, results.folder), results.folder / "summary.log")
+        for outcome in self.pool.run([job]):
+            if outcome.status == "failed":
+                log.warning("the plots failed: %s\n%s", outcome.message, tail(job.log))
+            else:
+                job.log.unlink()
+        print(tables.markdown(results), end="")
+        log.info("tables, plots and page: %s", results.folder / "index.html")
+        failed = [run for run in results.runs.values() if run.state in ("failed", "unfinished")]
+        if failed:
+            lines = [
+                f"  {run.name}: {run.message or 'not run'}, see {results.folder / run.name / 'job.log'}"
+                for run in failed
+            ]
+            raise UserError(
+                "\n".join([f"{len(failed)} of {len(results.runs)} jobs are not finished:", *lines[:20]])
+                + "\nThe same command runs them again."
+            )
+
+
+def draw(folder: Path) -> None:
+    """Plots and page of the sweep in `folder`."""
+    from healing_mnist.sweeps import page, plots
+
+    results = Results.load(folder)
+    page.write(results, plots.write(results))
+
+
+def summarize(folder: Path) -> None:
+    """Tables, plots and page of a sweep, running or finished. Raises UserError when `folder` holds none."""
+    results = Results.load(folder)
+    tables.write(results)
+    draw(folder)
+    print(tables.markdown(results), end="")
+    log.info("tables, plots and page: %s", folder / "index.html")

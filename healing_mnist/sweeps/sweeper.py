@@ -1,0 +1,179 @@
+"""Hydra's sweeper for all of the project's sweeps: points, checks, jobs, summary."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from healing_mnist.checks import UserError
+from healing_mnist.config import as_override
+from healing_mnist.sweeps import checking, points
+from healing_mnist.sweeps.definition import Definition, Settings, default_folder, job_name, only_one, settings_of
+from healing_mnist.sweeps.display import Display
+from healing_mnist.sweeps.launcher import PRELOAD, SlotLauncher
+from healing_mnist.sweeps.pool import Job, Outcome, Pool, warm_up
+from healing_mnist.sweeps.results import Results, Run
+from healing_mnist.sweeps.slots import describe, make_slots
+from healing_mnist.sweeps.summary import Reporter
+
+log = logging.getLogger(__name__)
+
+
+class PointSweeper(Sweeper):
+    """Choose points, check every job, run those that are not finished, summarise."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        warm_up(PRELOAD)
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, inspect.unwrap(task_function), config)
+
+    def sweep(self, arguments: list[str]) -> None:
+        settings = settings_of(self.config.get("sweep"))
+        self.fixed, dimensions, together = self._split(settings, arguments)
+        fresh = self.fixed.pop("fresh", "fresh=false") == "fresh=true"
+        definition = self._define(settings, dimensions, together)
+        self.folder = self._folder(definition)
+        with only_one(self.folder):
+            if fresh:
+                _empty(self.folder)
+            if note := definition.claim(self.folder):
+                log.info("%s: %s", self.folder, note)
+            self._run(settings, definition, dimensions)
+
+    def _split(self, settings: Settings, arguments: Sequence[str]) -> tuple[dict, list, list]:
+        """What is fixed, what varies by itself and what varies together; the command line wins over the yaml."""
+        given = [argument for argument in arguments if not argument.startswith(("sweep=", "sweep."))]
+        fixed, varied = points.parse(given)
+        here = fixed.keys() | {key.lstrip("+~") for key in varied}
+        experiment = self.config.hydra.runtime.choices.get("experiment")
+        if experiment and "experiment" not in here:
+            fixed = {"experiment": f"experiment={experiment}", **fixed}
+        _, listed = points.parse(points.from_yaml({k: v for k, v in settings.params.items() if k not in here}))
+        groups = [{k: v for k, v in group.items() if k not in here} for group in settings.zip]
+        together = points.pairs([group for group in groups if group])
+        if not (listed or varied or together):
+            raise UserError(
+                "nothing varies: name a sweep (sweep=...) or give a setting several values (model.latent_dim=3,4,5)"
+            )
+        return fixed, list((listed | varied).values()), together
+
+    def _define(self, settings: Settings, dimensions: list, together: list) -> Definition:
+        searched = [d for d in dimensions if d.key != points.SEED]
+        seeds = next((d for d in dimensions if d.key == points.SEED), None)
+        found: list[points.Point] = []
+        if settings.method == "grid":
+            found = points.repeated(points.grid(searched, together), seeds)
+        elif settings.method == "random":
+            found = points.repeated(points.sample(searched, together, settings.trials, settings.sampler_seed), seeds)
+        elif together or seeds or not searched:
+            raise UserError("sweep.method=tpe searches single settings: it takes no sweep.zip and no several seeds")
+        varied = {d.key: str(d) for d in dimensions}
+        varied |= {key: ", ".join(point[key] for point in group) for group in together for key in group[0]}
+        names = [job_name(point) for point in found]
+        choices = self.config.hydra.runtime.choices
+        return Definition(
+            name=settings.name or f"{choices.get('experiment')}-{','.join(key.rsplit('.', 1)[-1] for key in varied)}",
+            method=settings.method,
+            objective=settings.objective or self.config.objective,
+            direction=settings.direction or self.config.direction,
+            fixed=list(self.fixed.values()),
+            varied=varied,
+            points=dict(zip(names, found, strict=True)),
+            note=settings.note,
+            report=settings.report,
+        )
+
+    def _folder(self, definition: Definition) -> Path:
+        if any(override.startswith("hydra.sweep.dir=") for override in self.config.hydra.overrides.hydra):
+            return Path(self.config.hydra.sweep.dir)
+        return default_folder(self.config.output_dir, definition.name, definition.fixed)
+
+    def _run(self, settings: Settings, definition: Definition, dimensions: Sequence[points.Dimension]) -> None:
+        total = settings.trials if settings.method == "tpe" else len(definition.points)
+        pool = self._pool(total)
+        waiting, tell = self._source(settings, definition, dimensions, pool)
+        results = Results(self.folder, definition)
+        where = describe(pool.slots) if isinstance(self.launcher, SlotLauncher) else type(self.launcher).__name__
+        log.info("%d of %d jobs to run, %s, in %s", total - results.done, total, where, self.folder)
+        jobs = ((name, self._overrides(definition.points[name], name), self.folder / name) for name in waiting)
+        report = Reporter(results, pool)
+        with Display(results, total, len(pool.slots)) as display:
+            for outcome in self._outcomes(jobs, pool, settings.batch, display.started):
+                tell(results.update(outcome.job.name, outcome.message))
+                display.ended(outcome)
+                report.update()
+        report.finish()
+
+    def _pool(self, jobs: int) -> Pool:
+        """The slots of this machine; on a cluster they only check the jobs."""
+        if isinstance(self.launcher, SlotLauncher):
+            return self.launcher.pool(jobs)
+        return Pool(make_slots("cpu", jobs=jobs), preload=PRELOAD)
+
+    def _source(
+        self, settings: Settings, definition: Definition, dimensions: Sequence[points.Dimension], pool: Pool
+    ) -> tuple[Iterator[str], Callable[[Run], None]]:
+        """Check all jobs; return the names of those to run, and whom to tell how they ended."""
+        if settings.method != "tpe":
+            jobs = {name: self._overrides(point) for name, point in definition.points.items()}
+            done = checking.check(pool, self.config, self.folder, jobs)
+            return iter([name for name in definition.points if name not in done]), lambda run: None
+        from healing_mnist.sweeps.search import Search
+
+        if settings.prune:
+            target = "healing_mnist.sweeps.pruning.Pruning"
+            self.fixed["callbacks.pruning"] = f"+callbacks.pruning={{_target_:{target},monitor:${{objective}}}}"
+        search = Search(self.folder, definition, dimensions, settings)
+        probes = {f"probe {i}": self._overrides(point) for i, point in enumerate(search.corners())}
+        checking.check(pool, self.config, self.folder, probes)
+        return iter(search), search.tell
+
+    def _overrides(self, point: points.Point, name: str | None = None) -> list[str]:
+        """What `train.py` would be called with for this point, and where it shall write."""
+        overrides = [*self.fixed.values(), *(f"{key}={value}" for key, value in point.items())]
+        if name is not None:
+            overrides += [
+                as_override("run_dir", str(self.folder / name)),
+                as_override("hydra.sweep.dir", str(self.folder)),
+                as_override("hydra.sweep.subdir", name),
+            ]
+        return overrides
+
+    def _outcomes(
+        self, jobs: Iterable[tuple[str, list[str], Path]], pool: Pool, batch: int, on_start
+    ) -> Iterator[Outcome]:
+        """Run the jobs here in slots, or hand them to another launcher in lists and look into their folders."""
+        if isinstance(self.launcher, SlotLauncher):
+            yield from self.launcher.stream(jobs, pool, on_start)
+            return
+        number = 0
+        while listed := list(islice(jobs, batch)):
+            started = time.monotonic()
+            try:
+                returns = self.launcher.launch([overrides for _, overrides, _ in listed], number)
+                messages = [str(r._return_value) if r.status != JobStatus.COMPLETED else "" for r in returns]
+            except Exception as error:  # a job that was killed ends some launchers
+                messages = [f"{type(error).__name__}: {error}"] * len(listed)
+            number += len(listed)
+            for (name, _, place), message in zip(listed, messages, strict=True):
+                done = (place / "metrics.json").exists()
+                seconds = (time.monotonic() - started) / len(listed)
+                job = Job(name, lambda: None, place / "run.log")
+                yield Outcome(job, "finished" if done else "failed", seconds, message="" if done else message)
+
+
+def _empty(folder: Path) -> None:
+    for item in folder.iterdir():
+        if item.name not in (".lock", ".holder"):
+            shutil.rmtree(item) if item.is_dir() else item.unlink()

@@ -1,0 +1,193 @@
+"""The tables of a sweep: one row per setting in CSV, Markdown and LaTeX, one row per run in CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import yaml
+
+from healing_mnist.config import CONF
+from healing_mnist.files import atomic_write
+from healing_mnist.sweeps.points import SEED
+from healing_mnist.sweeps.results import Results, Setting
+
+
+class Table(NamedTuple):
+    """A table for people: columns, rows, and the number of the best row."""
+
+    head: list[str]
+    rows: list[dict[str, str]]
+    best: int | None
+
+
+def write(results: Results) -> None:
+    """Write table.csv, table.md, table.tex and runs.csv into the sweep's folder, and best.yaml once there is a best."""
+    folder = results.folder
+    atomic_write(folder / "table.md", markdown(results))
+    atomic_write(folder / "table.tex", latex(table(results)))
+    atomic_write(folder / "table.csv", as_csv(setting_rows(results)))
+    atomic_write(folder / "runs.csv", as_csv(run_rows(results)))
+    if results.best():
+        atomic_write(folder / "best.yaml", best_yaml(results))
+
+
+def table(results: Results) -> Table:
+    """One row per setting: ``mean ± spread``, columns that say nothing left out.
+
+    The report's figure stands beside each metric it gives; listed sweeps keep their order, searches go by objective.
+    """
+    definition = results.definition
+    settings = results.settings()
+    if definition.method != "grid":
+        worst = float("inf") if definition.direction == "minimize" else float("-inf")
+        settings.sort(
+            key=lambda s: worst if (v := s.mean(definition.objective)) is None else v,
+            reverse=definition.direction == "maximize",
+        )
+    wanted = [name for name in results.metric_names() if name == definition.objective or name.startswith("test/")]
+    reported = {name for row in definition.report for name in row} - set(definition.varied)
+    rows = []
+    for setting in settings:
+        row = {key: shown(value) for key, value in setting.point.items()}
+        row |= {"runs": str(setting.count("finished"))}
+        row |= {state: str(setting.count(state)) for state in ("collapsed", "pruned", "failed", "unfinished")}
+        row["best epoch"] = ", ".join(shown(run.epoch) for run in setting.runs if run.state == "finished")
+        for name in dict.fromkeys([*wanted, *sorted(reported)]):
+            row[name] = _spread(setting, name) if name in wanted else ""
+            if name in reported:
+                row[f"{name} (report)"] = shown(report_of(setting, definition.report).get(name))
+        rows.append(row)
+    head = [c for c in rows[0] if len(rows) == 1 or len({row[c] for row in rows}) > 1] if rows else []
+    head = [c for c in head if any(row[c] not in ("", "0") for row in rows)]
+    best = results.best()
+    chosen = next((i for i, setting in enumerate(settings) if best and setting.point == best.point), None)
+    return Table(head, rows, chosen if len(rows) > 1 else None)
+
+
+def report_of(setting: Setting, report: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The report's figures for a setting: those of the row that agrees with it in every setting it names."""
+    for row in report:
+        named = {key: value for key, value in row.items() if key in setting.point}
+        if named and all(_same(setting.point[key], value) for key, value in named.items()):
+            return {key: value for key, value in row.items() if key not in named}
+    return {}
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a == b or str(a) == str(b)
+
+
+def setting_rows(results: Results) -> list[dict[str, Any]]:
+    """Numbers of every setting: mean, spread and count of every metric, and the report's."""
+    rows = []
+    for setting in results.settings():
+        row: dict[str, Any] = {**setting.point}
+        row |= {state: setting.count(state) for state in ("finished", "collapsed", "pruned", "failed", "unfinished")}
+        for name in results.metric_names():
+            row |= {name: setting.mean(name), f"{name} sd": setting.spread(name)}
+        row |= {f"{name} (report)": value for name, value in report_of(setting, results.definition.report).items()}
+        rows.append(row)
+    return rows
+
+
+def run_rows(results: Results) -> list[dict[str, Any]]:
+    """Numbers of every run, the failed and the collapsed ones too."""
+    return [
+        {"job": run.name, "state": run.state, **run.point, "best epoch": run.epoch, **run.metrics}
+        for run in results.runs.values()
+    ]
+
+
+def markdown(results: Results) -> str:
+    """The table with its title, what it was made of, and how many runs were left out."""
+    definition, (head, rows, best) = results.definition, table(results)
+    lines = [f"# {definition.name}", "", *([definition.note, ""] if definition.note else []), caption(results), ""]
+    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for i, row in enumerate(rows):
+        cells = [f"**{row[c]}**" if i == best and row[c] else row[c] for c in head]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def caption(results: Results) -> str:
+    """One paragraph: what was run, what counts, what was left out."""
+    definition = results.definition
+    better = "lowest" if definition.direction == "minimize" else "highest"
+    seeds = {run.point.get(SEED) for run in results.runs.values()}
+    parts = [f"`python train.py {' '.join(definition.fixed)}`, {results.count('finished')} finished runs."]
+    if len(seeds) > 1:
+        parts.append(f"Mean ± standard deviation over {len(seeds)} seeds.")
+    parts.append(
+        "In each run the epoch best on validation was kept and tested once; settings are compared by "
+        f"{definition.objective} (validation), the {better} in bold."
+    )
+    for state, why in (
+        ("collapsed", "collapsed (predictions empty or the same for every input), set aside"),
+        ("pruned", "stopped early by the search, set aside"),
+        ("failed", "failed"),
+        ("unfinished", "not finished yet"),
+    ):
+        if number := results.count(state):
+            parts.append(f"{number} of {len(results.runs)} runs {why}.")
+    return " ".join(parts)
+
+
+def latex(table: Table) -> str:
+    """A booktabs table."""
+    lines = [rf"\begin{{tabular}}{{{'l' * len(table.head)}}}", r"\toprule"]
+    lines += [" & ".join(map(_escaped, table.head)) + r" \\", r"\midrule"]
+    for i, row in enumerate(table.rows):
+        cells = [_escaped(row[column]) for column in table.head]
+        lines.append(" & ".join(rf"\textbf{{{cell}}}" if i == table.best and cell else cell for cell in cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _escaped(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "_%&#${}" else c) for c in text)
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def shown(value: Any) -> str:
+    """Four digits of a number, nothing for None."""
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _spread(setting: Setting, metric: str) -> str:
+    middle, spread = setting.mean(metric), setting.spread(metric)
+    return shown(middle) + (f" ± {spread:.2g}" if spread is not None else "")
+
+
+def best_yaml(results: Results) -> str:
+    """The best setting as a file for conf/best: ``python train.py experiment=... best=<its name>``."""
+    definition, best = results.definition, results.best()
+    groups = {key: value for key, value in best.point.items() if "." not in key and (CONF / key).is_dir()}
+    nested: dict[str, Any] = {}
+    for key, value in best.point.items():
+        if key not in groups:
+            _put(nested, key.lstrip("+~").split("."), value)
+    score = f"{definition.objective} {shown(best.mean(definition.objective))}"
+    lines = [
+        "# @package _global_",
+        f"# Best of {results.count('finished')} runs of the sweep '{definition.name}' by {score} on validation.",
+        f"#   {' '.join(definition.fixed)}",
+    ]
+    if groups:
+        lines += ["defaults:", *(f"  - override /{key}: {value}" for key, value in groups.items())]
+    return "\n".join(lines) + "\n" + (yaml.safe_dump(nested, sort_keys=False) if nested else "")
+
+
+def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for part in path[:-1]:
+        tree = tree.setdefault(part, {})
+    tree[path[-1]] = value
