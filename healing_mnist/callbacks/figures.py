@@ -130,6 +130,12 @@ def split_prefix(trainer: L.Trainer, dataloader_idx: int) -> str:
     return f"{splits[dataloader_idx]}_" if len(splits) > 1 else ""
 
 
+def some_rows(trainer: L.Trainer, split: str, limit: int, device: torch.device) -> Tensor:
+    """Row numbers (N,) of a split, all of them or `limit` evenly spread ones: tables may be sorted."""
+    count = len(trainer.datamodule.tables[split]["index"])
+    return torch.linspace(0, count - 1, min(limit, count), dtype=torch.float64, device=device).round().long()
+
+
 def class_names(trainer: L.Trainer) -> list[str]:
     """Names of the classes where the data has them, else their numbers."""
     names = getattr(trainer.datamodule, "class_names", None)

@@ -39,6 +39,13 @@ class TwoTests(TinyData):
     test_splits = ("near", "far")
 
 
+class Plain(TinyData):
+    def render(self, rows, images):
+        batch = super().render(rows, images)
+        batch.input = batch.target
+        return batch
+
+
 class TinyNetwork(nn.Module):
     def __init__(self):
         super().__init__()
@@ -71,6 +78,12 @@ def network():
 def two_tests():
     """The tiny data with two test splits, near and far."""
     return TwoTests(eval_batch_size=10)
+
+
+@pytest.fixture
+def plain_data():
+    """The tiny data with the target itself as input."""
+    return Plain(eval_batch_size=10)
 
 
 @pytest.fixture

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier
+
+from healing_mnist.batch import Batch, Output
+from healing_mnist.callbacks.probes import Probes, Sample, score
+
+
+def sample(embedding, **attributes):
+    batch = Batch(None, None, torch.zeros(len(embedding)), None, attributes)
+    made = Sample()
+    made.add(batch, Output(embedding=embedding), list(attributes), 1000)
+    return made
+
+
+def test_scores_of_what_is_there_and_of_what_is_not():
+    torch.manual_seed(0)
+    parts = {}
+    for split, count in (("train", 300), ("test", 200)):
+        x = torch.randn(count, 4)
+        angle, coin = 30 * x[:, 1], torch.randint(2, (count,))
+        parts[split] = sample(x, side=(x[:, 0] > 0).long(), angle=angle, coin=coin, same=torch.ones(count))
+    rows = {row["attribute"]: row for row in score(**parts, names=["side", "angle", "coin", "same"], neighbours=5)}
+    assert list(rows) == ["side", "angle", "coin"]  # an attribute with one value is left out
+    assert rows["side"]["score"] == "accuracy"
+    assert rows["side"]["linear"] > 0.95
+    assert rows["angle"]["score"] == "R2"
+    assert rows["angle"]["linear"] > 0.99
+    assert abs(rows["coin"]["linear"] - 0.5) < 0.12
+    assert abs(rows["coin"]["knn"] - 0.5) < 0.12
+    assert abs(rows["coin"]["chance"] - 0.5) < 0.12
+
+
+def test_probes_learn_from_train_and_are_scored_on_test(run_test, read_csv, network, tmp_path):
+    trainer, data = run_test(Probes(neighbours=3))
+    with torch.no_grad():
+        embedding = network(0.5 * data.images.float() / 255).embedding.numpy()
+    standard = (embedding - embedding.mean(0)) / embedding.std(0)
+    train, test = data.tables["train"], data.tables["test"]
+    expected = {
+        ("class", "linear"): LogisticRegression().fit(standard, train["label"]).score(standard, test["label"]),
+        ("class", "knn"): KNeighborsClassifier(3).fit(standard, train["label"]).score(standard, test["label"]),
+        ("angle", "linear"): Ridge().fit(standard, train["angle"]).score(standard, test["angle"]),
+    }
+    rows = {row["attribute"]: row for row in read_csv("probes")}
+    for (attribute, probe), value in expected.items():
+        assert float(rows[attribute][probe]) == pytest.approx(value, abs=1e-3)
+        assert trainer.callback_metrics[f"test/probe/{attribute}/{probe}"] == pytest.approx(value, abs=1e-3)
+    common = np.bincount(train["label"]).argmax()
+    assert float(rows["class"]["chance"]) == pytest.approx((test["label"] == common).float().mean())
+    assert (tmp_path / "figures/probes.png").exists()
+
+
+def test_long_embeddings_are_reduced_first():
+    torch.manual_seed(0)
+    label = torch.arange(300) % 3
+    embedding = torch.randn(300, 600) + 4 * torch.nn.functional.one_hot(label, 600)
+    (row,) = score(sample(embedding, kind=label), sample(embedding, kind=label), ["kind"], 5)
+    assert row["linear"] > 0.9
