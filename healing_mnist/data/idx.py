@@ -90,7 +90,7 @@ def read_idx(path: Path) -> Tensor:
     if len(content) - start != size:
         raise _damaged(path, f"states {'x'.join(map(str, shape))} = {size} values and holds {len(content) - start}")
     # bytearray: a tensor over the immutable bytes themselves would warn that it is not writable
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[start:].view(shape)
 
 
 def _shape(values: Tensor) -> str:

@@ -8,6 +8,7 @@ from healing_mnist.data.sources import Base
 
 IMAGE_SHAPE = (1, 28, 28)
 NUM_CLASSES = 10
+CLASS_NAMES = ("t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 MIRRORS = (
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
