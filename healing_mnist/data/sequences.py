@@ -1,4 +1,4 @@
-"""Healing MNIST sequences: a digit turns by the same angle at every step, a square comes and goes in its corner (R1 5.2).
+"""Healing MNIST sequences: a digit turns by the same angle at every step, a square comes and goes (R1 5.2).
 
 A row of the table is a sequence: base image, angle, length, number of frames with the square and the first of them. Its
 frames are drawn from the row when they are needed, each from the base image itself.
@@ -16,10 +16,8 @@ from torch import Tensor
 
 from healing_mnist.batch import Batch, LazyBatch
 from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
-from healing_mnist.data import sources
-from healing_mnist.data.base import RenderedData, Rows
+from healing_mnist.data.base import Rows, SourceData
 from healing_mnist.data.frames import add_squares_, rotate
-from healing_mnist.data.splits import check_split, split
 
 MANY, MANY_EVAL, PER_IMAGE = 60_000, 10_000, 10  # see `num_sequences` and `num_eval_sequences`
 
@@ -27,8 +25,8 @@ MANY, MANY_EVAL, PER_IMAGE = 60_000, 10_000, 10  # see `num_sequences` and `num_
 def square_sides(count: Tensor, start: Tensor, time: Tensor, size: int, growth: int) -> Tensor:
     """Side in pixels of the square in frame `time`, 0 where there is none; int64, arguments broadcast.
 
-    The square is there for `count` frames from `start` on. It grows by `growth` each frame up to the middle of them, then
-    shrinks the same way: size 3 and growth 2 over five frames are 3, 5, 7, 5, 3, over four 3, 5, 5, 3.
+    The square is there for `count` frames from `start` on. It grows by `growth` each frame up to the middle of them,
+    then shrinks the same way: size 3 and growth 2 over five frames are 3, 5, 7, 5, 3, over four 3, 5, 5, 3.
     """
     since_start = time - start
     until_end = count - 1 - since_start
@@ -36,21 +34,19 @@ def square_sides(count: Tensor, start: Tensor, time: Tensor, size: int, growth: 
     return torch.where(near >= 0, size + growth * near, 0)
 
 
-class HealingSequences(RenderedData):
+class HealingSequences(SourceData):
     """Sequences of one rotating digit; the last `horizon` frames are the target, those before them the input.
 
     Frame t shows the digit rotated by t times the sequence's angle, counter-clockwise, and the square in the top-left
     corner, which does not rotate. Train, validation and test have different base images.
 
     A batch has `input` (B, T, C, H, W), `target` (B, horizon, C, H, W), `lengths` where sequences differ in length and
-    `observed` where frames are missing. `attributes` are digit, angle (degrees), length (all frames), squares (frames with
-    the square), start (the first of them; -1 without any), square_size (pixels, in the first target frame),
+    `observed` where frames are missing. `attributes` are digit, angle (degrees), length (all frames), squares (frames
+    with the square), start (the first of them; -1 without any), square_size (pixels, in the first target frame),
     square_in_target (0 or 1) and determined (1 where the input settles which target frames have the square: no other
     sequence of this data set has the same square in its input and not in its target).
 
     Args:
-        source: base images, a module of `healing_mnist.data.sources`.
-        root: folder with the source's files; None fetches them to `cache` once.
         num_sequences: training sequences; None: 60,000, or ten an image where that is less.
         num_eval_sequences: validation and test sequences, each; None: 10,000, or ten an image where that is less.
         length: frames of a sequence, target included; two numbers draw it from that range, both ends included.
@@ -65,18 +61,14 @@ class HealingSequences(RenderedData):
         missing_area: share of each input frame that is blank: a square hole, at a random place in each frame.
         missing_frames: share of the input frames of each sequence that are missing, rounded down; at random, and
             `observed` says which.
-        val_fraction: share of the training images that validate.
-        **loading: `batch_size`, `eval_batch_size`, `seed` and `resample` of `RenderedData`.
+        **source: the settings of `SourceData` and `RenderedData`.
 
     Raises:
-        UserError: settings that no sequence can satisfy.
+        UserError: settings that no sequence can satisfy, and as `SourceData`.
     """
 
     def __init__(
         self,
-        source: str = "digits",
-        root: str | None = None,
-        cache: str = "~/.cache/healing_mnist",
         num_sequences: Positive | None = None,
         num_eval_sequences: Positive | None = None,
         length: Positive | tuple[Positive, Positive] = 6,
@@ -89,17 +81,15 @@ class HealingSequences(RenderedData):
         target: Literal["next", "input"] = "next",
         missing_area: Fraction = 0.0,
         missing_frames: Fraction = 0.0,
-        val_fraction: Fraction = 0.1,
-        **loading,
+        **source,
     ):
-        super().__init__(**loading)
-        self.source, self.root, self.cache = source, root, cache
+        super().__init__(**source)
         self.num_sequences, self.num_eval_sequences = num_sequences, num_eval_sequences
         self.shortest, self.longest = (length, length) if isinstance(length, int) else length
         self.angles = [float(angle) for angle in angles]
         self.squares, self.square_size, self.growth, self.start = squares, square_size, growth, start
         self.horizon, self.target = horizon, target
-        self.missing_area, self.missing_frames, self.val_fraction = missing_area, missing_frames, val_fraction
+        self.missing_area, self.missing_frames = missing_area, missing_frames
         self._check()
         self.inputs = self.longest - horizon  # input frames of the longest sequence
         most = self.longest if squares == "random" else squares
@@ -108,7 +98,6 @@ class HealingSequences(RenderedData):
         self.determined = self._find_determined()
 
     def _check(self) -> None:
-        check_split(self.val_fraction, None, None)
         lengths = f"data.length={self.shortest if self.shortest == self.longest else [self.shortest, self.longest]}"
         if self.shortest > self.longest:
             raise UserError(f"{lengths}: an empty range, the shortest comes first")
@@ -129,7 +118,7 @@ class HealingSequences(RenderedData):
     def _check_squares(self, lengths: str) -> None:
         count = 1 if self.squares == "random" else self.squares
         if count > self.shortest:
-            raise UserError(f"data.squares={count}: more frames with the square than the shortest sequence has ({lengths})")
+            raise UserError(f"data.squares={count}: more frames than the shortest sequence has ({lengths})")
         if self.start != "random" and self.start + count > self.shortest:
             raise UserError(
                 f"data.start={self.start}: with data.squares={self.squares} must be at most {self.shortest - count}, "
@@ -143,22 +132,6 @@ class HealingSequences(RenderedData):
                 f"data.square_size={self.square_size} with data.growth={self.growth}: grows to {largest} pixels over "
                 f"{most} frames, beyond the image's {side}"
             )
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return sources.image_shape(self.source)
-
-    @property
-    def num_classes(self) -> int:
-        return sources.num_classes(self.source)
-
-    def load(self) -> Tensor:
-        base = sources.load(self.source, self.root, self.cache)
-        train, val = split(len(base.train_images), self.val_fraction, seed=self.seed)
-        test = len(base.train_images) + torch.arange(len(base.test_images))
-        self.members = {"train": train, "val": val, "test": test}
-        self.labels = torch.cat((base.train_labels, base.test_labels))
-        return torch.cat((base.train_images, base.test_images))
 
     def draw(self, split: str, generator: torch.Generator) -> Rows:
         members = self.members[split]
@@ -178,7 +151,7 @@ class HealingSequences(RenderedData):
         start = torch.where(count > 0, start, -1)
         short = {"angle": angle, "length": length, "squares": count, "start": start}
         table = {name: column.to(torch.int16) for name, column in short.items()}
-        table |= {"image": image.to(torch.int32), "label": self.labels[image].to(torch.uint8)}
+        table |= {"image": image.to(torch.int32), "label": self.labels[image].to(torch.int16)}
         if self.missing_frames:
             inputs = length - self.horizon
             order = torch.rand(rows, self.inputs, generator=generator)
@@ -241,7 +214,7 @@ class HealingSequences(RenderedData):
         return self._frames(rows, images, turns, which, time)
 
     def _frames(self, rows: Rows, images: Tensor, turns: Tensor, which: Tensor, time: Tensor) -> Tensor:
-        """Row i rotated by each of ``turns[which[i]]`` degrees, with the square it has at each of `time` (T,) or (B, T)."""
+        """Row i rotated by each of ``turns[which[i]]`` degrees, with its square at each `time`, (T,) or (B, T)."""
         frames = rotate(images[rows["image"].long()], turns, which)
         if self.largest:
             count, start = rows["squares"].long()[:, None], rows["start"].long()[:, None]
@@ -264,7 +237,7 @@ class HealingSequences(RenderedData):
         """Whether the undamaged input settles where the target has the square: bool by (length, squares, start)."""
         size = self.longest + 1
         possible = torch.tensor([row for row in product(range(size), repeat=3) if self._can_be(*row)])
-        length, count, start = possible.t().unsqueeze(-1)
+        _, count, start = possible.t().unsqueeze(-1)
         sides = square_sides(count, start, torch.arange(self.longest), self.square_size, self.growth).tolist()
         ends: dict[tuple, set] = {}  # the squares of an input -> those of the targets it can have
         keys = []

@@ -51,7 +51,7 @@ class CNNLSTM(nn.Module):
     ):
         super().__init__()
         if dropout and num_layers == 1:
-            raise UserError(f"model.dropout={dropout}: acts between LSTM layers, so it needs model.num_layers of 2 or more")
+            raise UserError(f"model.dropout={dropout}: acts between LSTM layers, model.num_layers=1 has none")
         self.encoder = encoder
         self.mask_input, self.embedding = mask_input, embedding
         self.widen = nn.Sequential(nn.Linear(encoder.latent_dim + mask_input, width), nn.ReLU())
@@ -59,7 +59,9 @@ class CNNLSTM(nn.Module):
             width, hidden_size, num_layers, batch_first=True, dropout=dropout, bidirectional=bidirectional
         )
         self.embedding_dim = hidden_size * (1 + bidirectional)
-        self.unroll = nn.LSTM(self.embedding_dim, self.embedding_dim, batch_first=True) if decode == "sequence" else None
+        self.unroll = (
+            nn.LSTM(self.embedding_dim, self.embedding_dim, batch_first=True) if decode == "sequence" else None
+        )
         self.decoder = ConvDecoder(encoder.map_shapes, self.embedding_dim)
 
     def forward(

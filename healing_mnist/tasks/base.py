@@ -73,16 +73,18 @@ class Task(L.LightningModule):
         self._names, self._batches = list(losses), batch_idx + 1
         if batch_idx % self.trainer.log_every_n_steps == 0:  # to look at a loss is to wait for the device
             self._refuse_nonfinite(float(values[self._names.index("loss")]))
-            self.log("loss", values[self._names.index("loss")], prog_bar=True, logger=False)
+            self.log("loss", values[self._names.index("loss")], prog_bar=True, logger=False, batch_size=len(batch))
         if self.trainer.is_last_batch:
-            self._log_means()
+            self._log_means(len(batch))
         return losses["loss"]
 
-    def _log_means(self) -> None:
+    def _log_means(self, batch_size: int) -> None:
+        # The batch size is told lest Lightning look for it in the batch, where it would render a lazy input.
         means = dict(zip(self._names, (self._totals / self._batches).tolist(), strict=True))
         self._refuse_nonfinite(means["loss"])
         means = {f"train/{name}": value for name, value in means.items()}
-        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=self.trainer.world_size > 1)
+        several = self.trainer.world_size > 1
+        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=several, batch_size=batch_size)
 
     def _refuse_nonfinite(self, loss: float) -> None:
         if not math.isfinite(loss):
