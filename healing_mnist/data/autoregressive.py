@@ -26,18 +26,18 @@ CHUNK = 25  # sequences rendered at once: the intermediate grids stay in the cac
 
 
 class AutoregressiveDigits(RenderedData):
-    """Windows of N6 for training and validation; of N6's held-out frames and of N3 for test.
+    """Windows of N6 for training and validation, of N6's held-out frames and of N3 for test.
 
     Each sequence is made from a base image of its own, out of the source's training and test images together. N6's
     sequences are dealt out to training, validation and test, N3 is test alone: no two of these share a base image. The
     test splits are scored apart: `n6_interpolation` (windows that predict `held_out_frame`), `n6_extrapolation` (those
-    that predict the last frame), `n6` (both) and `n3` (all windows of N3). A window too long to predict `held_out_frame`
-    leaves `n6_interpolation` out.
+    that predict the last frame), `n6` (both) and `n3` (all windows of N3). With a window too long to predict
+    `held_out_frame` there is no `n6_interpolation`.
 
     The data set is small (10 MB), so its frames are rendered once and stay as uint8; a row of a table is a window.
 
     Args:
-        source: base images, a module of `healing_mnist.data.sources`.
+        source: base images, a module of `healing_mnist.data.sources`, grey.
         root: folder with the source's files; None fetches them to `cache` once.
         sequences: sequences of N6; fewer where the source has fewer sixes, with a message.
         novel_sequences: sequences of N3, likewise.
@@ -73,7 +73,7 @@ class AutoregressiveDigits(RenderedData):
         rotation: Chain = ROTATION,
         translation: Chain = TRANSLATION,
         brightness: Chain = BRIGHTNESS,
-        noise: NonNegativeFloat = 0.07,
+        noise: NonNegativeFloat = 0.08,
         anomaly_rate: Fraction = 0.01,
         held_out_frame: Positive = 4,
         window: Positive = 3,
@@ -99,12 +99,14 @@ class AutoregressiveDigits(RenderedData):
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.held_out = {"n6_interpolation": held_out_frame, "n6_extrapolation": frames}  # split -> frame, from 1
         self._check()
-        self.test_splits = self._possible_splits()
+        self.test_splits = (*(split for split in self.held_out if len(self._first_frames(split))), "n6", "n3")
 
     def _check(self) -> None:
         """Raise UserError, naming every setting that does not fit the others."""
         held_out, window, frames = self.held_out["n6_interpolation"], self.window, self.frames
         problems = []
+        if sources.image_shape(self.source)[0] != 1:
+            problems.append(f"data.source={self.source}: N6 and N3 are grey; use digits or mnist")
         if self.horizon >= window:
             problems.append(f"data.horizon={self.horizon}: must be below data.window={window}, which holds inputs too")
         if window > frames:
@@ -119,33 +121,28 @@ class AutoregressiveDigits(RenderedData):
             )
         if self.val_fraction == 0 or self.val_fraction + self.test_fraction >= 1:
             problems.append(
-                f"data.val_fraction={self.val_fraction:g}, data.test_fraction={self.test_fraction:g}: the first must be "
-                "above 0 and their sum below 1, validation and training need sequences"
+                f"data.val_fraction={self.val_fraction:g}, data.test_fraction={self.test_fraction:g}: the first must "
+                "be above 0 and their sum below 1, validation and training need sequences"
             )
         if problems:
             raise UserError("\n".join(problems))
 
-    def _possible_splits(self) -> tuple[str, ...]:
-        possible = [split for split in self.held_out if len(self._first_frames(split))]
-        for split in self.held_out.keys() - possible:
-            log.warning(
-                "data.window=%d: no window predicts frame %d, so there is no test/%s",
-                self.window,
-                self.held_out[split],
-                split,
-            )
-        return (*possible, "n6", "n3")
-
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return sources.image_shape(self.source)[0], self.size, self.size
+        return 1, self.size, self.size
 
     @property
     def num_classes(self) -> int:
         return sources.num_classes(self.source)
 
+    @property
+    def class_names(self) -> list[str]:
+        return sources.class_names(self.source)
+
     def load(self) -> Tensor:
         """Frames of all sequences one after another, then denoised ones; uint8 (N, C, size, size)."""
+        for split in self.held_out.keys() - self.test_splits:
+            log.warning("data.window=%d: no window predicts frame %d: no %s", self.window, self.held_out[split], split)
         base = sources.load(self.source, self.root, self.cache)
         base_images = torch.cat((base.train_images, base.test_images))
         labels = torch.cat((base.train_labels, base.test_labels))
@@ -189,7 +186,8 @@ class AutoregressiveDigits(RenderedData):
         train = n6 - val - test
         if not val or not train or (self.test_fraction and not test):
             raise UserError(
-                f"data.sequences={n6}: gives {train} for training, {val} for validation and {test} for test; more are needed"
+                f"data.sequences={self.sequences}: {n6} give {train} for training, {val} for validation and {test} for "
+                "test; each needs some"
             )
         sizes = {"train": train, "val": val, "n6": test, "n3": n3, "dropped": 0}
         parts = dict(zip(sizes, torch.arange(n6 + n3).split(list(sizes.values())), strict=True))
@@ -212,7 +210,7 @@ class AutoregressiveDigits(RenderedData):
         precision, recall = preprocessing.precision_recall(found, planted)
         outlying = found.any(1)
         log.info(
-            "%d of %d training sequences dropped for %d outlying transitions; %d were planted: precision %.2f, recall %.2f",
+            "%d of %d training sequences dropped: %d transitions outlying, %d planted (precision %.2f, recall %.2f)",
             outlying.sum(),
             len(sequences),
             found.sum(),
@@ -222,8 +220,8 @@ class AutoregressiveDigits(RenderedData):
         )
         if outlying.all():
             raise UserError(
-                f"data.outlier_threshold={self.outlier_threshold:g}: no training windows left, each of {len(sequences)} "
-                "sequences has a transition beyond it; give a larger one"
+                f"data.outlier_threshold={self.outlier_threshold:g}: no training windows left, each of "
+                f"{len(sequences)} sequences has a transition beyond it; give a larger one"
             )
         return {"train": sequences[~outlying], "dropped": sequences[outlying]}
 
@@ -291,10 +289,11 @@ class AutoregressiveDigits(RenderedData):
         }
 
     def render(self, rows: Rows, images: Tensor) -> Batch:
-        """Look up the frames of windows; attributes are those of the step into the first target.
+        """Look up the frames of windows.
 
-        `sequence` and `frame` (of the first target, from 1) say where the window is; `angle` in degrees, `shift` in pixels
-        of a 36-pixel canvas; `brightness`; `anomalous` where any transition within the window is a planted jump.
+        Attributes: `sequence` and `frame` (of the first target, from 1) say where the window is; `anomalous` whether
+        any of its transitions is a planted jump; `angle` (degrees) and `shift` (pixels of a 36-pixel canvas) how far
+        the digit goes from the last input to the first target, `brightness` how bright it is there.
         """
         names = "sequence", "frame", "anomalous", "angle", "shift", "brightness"
         return Batch(

@@ -53,8 +53,8 @@ def draw_sequences(
     """A table of sequences, one for each base image.
 
     Every sequence starts as the base image is: upright, in the middle, full brightness. Position and brightness turn
-    back where they would leave their range. An anomalous transition adds a jump to rotation and position, from where the
-    chains go on.
+    back where they would leave their range. An anomalous transition adds a jump to rotation and position; the chains go
+    on from there.
 
     Args:
         image: (S,) base images.
@@ -103,8 +103,8 @@ def reflect(walk: Tensor, low: float, high: float) -> Tensor:
 def render_sequences(rows: Rows, images: Tensor, size: int, noise: float) -> Tensor:
     """Frames (S, T, C, size, size), float32 in [0, 1], on the device of `images`.
 
-    Each frame is drawn from the base image itself by one affine transform with bilinear interpolation, so no blur builds
-    up along a sequence; then noise is added and the sum clipped. A pure function of `rows`: see `counter`.
+    Each frame is drawn from the base image itself by one affine transform with bilinear interpolation, so no blur
+    builds up along a sequence; then noise is added and the sum clipped. A pure function of `rows`: see `counter`.
 
     Args:
         rows: columns of `draw_sequences`.

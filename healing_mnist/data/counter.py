@@ -1,8 +1,8 @@
 """Random numbers that are a pure function of (seed, position): no state, no storage, the same on every device.
 
 A row of a table keeps one seed; its noise is computed when its frames are. So a batch equals its items one by one, and
-a number does not depend on how many were asked for. SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195)
-is used as a counter-based generator, which takes integer operations only.
+a number does not depend on how many were asked for. SplitMix64 (Steele, Lea and Flood 2014,
+doi:10.1145/2660193.2660195) serves as a counter-based generator, which takes integer operations only.
 """
 
 from __future__ import annotations

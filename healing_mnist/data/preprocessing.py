@@ -28,8 +28,8 @@ def find_outliers(differences: Tensor, components: int, threshold: float, seed: 
     """Fit a multivariate Gaussian to frame differences in a PCA space and mark what lies too far out.
 
     In k dimensions even a point of a true Gaussian lies about sqrt(k) from the mean, and most lie beyond 3. The
-    Mahalanobis distances are therefore standardised themselves: a transition is an outlier when its distance is more than
-    `threshold` standard deviations above the mean distance.
+    Mahalanobis distances are therefore standardised themselves: a transition is an outlier when its distance is more
+    than `threshold` standard deviations above the mean distance.
 
     Args:
         differences: (S, J, C, H, W), frame t+1 minus frame t.
@@ -47,10 +47,12 @@ def find_outliers(differences: Tensor, components: int, threshold: float, seed: 
     check_finite(differences)
     if components > min(flat.shape):
         raise UserError(
-            f"data.components={components}: at most {min(flat.shape)} for {len(flat)} transitions of {flat.shape[1]} pixels"
+            f"data.components={components}: at most {min(flat.shape)}, there are {len(flat)} transitions of "
+            f"{flat.shape[1]} pixels"
         )
-    pca = PCA(components, whiten=True, svd_solver="randomized", random_state=seed).fit(flat.numpy())
-    projection = torch.from_numpy(pca.transform(flat.numpy()).astype(np.float32))
+    pca = PCA(components, whiten=True, svd_solver="randomized", random_state=seed)
+    with np.errstate(invalid="ignore"):  # differences that are all alike
+        projection = torch.from_numpy(pca.fit_transform(flat.numpy()).astype(np.float32))
     distance = projection.norm(dim=1)
     spread = distance.std()
     distance = (distance - distance.mean()) / spread if spread > 0 else torch.zeros_like(distance)
