@@ -227,10 +227,17 @@ def _channels_last(image: Tensor) -> np.ndarray:
 
 
 @styled
-def scatter(axes: Axes, points: np.ndarray, values: np.ndarray, name: str, labels: Sequence[str] | None = None) -> None:
+def scatter(
+    axes: Axes,
+    points: np.ndarray,
+    values: np.ndarray,
+    name: str,
+    labels: Sequence[str] | None = None,
+    mark: bool = True,
+) -> None:
     """Points (N, 2) coloured by `values` (N,): a legend for a few whole numbers, a colour bar for a quantity.
 
-    `labels` names the values 0, 1, 2 ... and is written on each group's median.
+    `labels` names the values 0, 1, 2 ...; with `mark` the name stands on each group's median, too.
     """
     groups = np.unique(values)
     if len(groups) > len(COLORS):
@@ -241,7 +248,7 @@ def scatter(axes: Axes, points: np.ndarray, values: np.ndarray, name: str, label
             chosen = points[values == group]
             text = labels[int(group)] if labels else f"{group:g}"
             axes.scatter(*chosen.T, color=color, s=6, linewidths=0, label=text)
-            if labels:
+            if labels and mark:
                 box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "edgecolor": "none"}
                 axes.text(*np.median(chosen, axis=0), text, ha="center", va="center", fontsize=7, bbox=box)
         axes.legend(title=name, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)

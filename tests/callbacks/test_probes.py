@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier
 
 from healing_mnist.batch import Batch, Output
-from healing_mnist.callbacks.probes import Probes, Sample, score
+from healing_mnist.callbacks.probes import Probes, Sample, score, silhouette
 
 
 def sample(embedding, **attributes):
@@ -26,6 +26,8 @@ def test_scores_of_what_is_there_and_of_what_is_not():
     assert list(rows) == ["side", "angle", "coin"]  # an attribute with one value is left out
     assert rows["side"]["score"] == "accuracy"
     assert rows["side"]["linear"] > 0.95
+    assert rows["side"]["silhouette"] > 0.1 > abs(rows["coin"]["silhouette"])
+    assert rows["angle"]["silhouette"] is None
     assert rows["angle"]["score"] == "R2"
     assert rows["angle"]["linear"] > 0.99
     assert abs(rows["coin"]["linear"] - 0.5) < 0.12
@@ -51,6 +53,13 @@ def test_probes_learn_from_train_and_are_scored_on_test(run_test, read_csv, netw
     common = np.bincount(train["label"]).argmax()
     assert float(rows["class"]["chance"]) == pytest.approx((test["label"] == common).float().mean())
     assert (tmp_path / "figures/probes.png").exists()
+
+
+def test_silhouette_of_four_points_by_hand():
+    # Two clusters on a line, {0, 1} and {5, 6}: for 0 and 6, a = 1 and b = 5.5; for 1 and 5, a = 1 and b = 4.5.
+    points, values = np.array([[0.0], [1.0], [5.0], [6.0]]), np.array([3, 3, 7, 7])
+    assert silhouette(points, values) == pytest.approx((4.5 / 5.5 + 3.5 / 4.5) / 2)
+    assert silhouette(points, np.zeros(4)) is None
 
 
 def test_long_embeddings_are_reduced_first():

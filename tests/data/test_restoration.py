@@ -45,7 +45,7 @@ def test_limit_is_taken_before_the_split_and_at_random():
     data = made(limit=100, val_fraction=0.2)
     assert [len(data.tables[split]["index"]) for split in ("train", "val", "test")] == [80, 20, 355]
     assert max(data.tables["train"]["image"]) > 200
-    with pytest.raises(UserError, match=r"data\.limit=5000: digits has 1442 training images"):
+    with pytest.raises(UserError, match=r"data\.limit=5000: at most 1442"):
         made(limit=5000)
 
 
