@@ -19,6 +19,7 @@ from healing_mnist.callbacks.figures import COLORS, publish, some_rows, split_pr
 from healing_mnist.checks import Positive
 
 WIDEST = 256  # features a probe is fitted on; longer embeddings are first reduced to so many principal components
+CROWD = 3000  # test rows a silhouette is computed on, at most: its time grows with their square
 FEW = 20  # an attribute with at most so many values is one of classes, with more it is a quantity
 
 
@@ -49,7 +50,8 @@ class Probes(L.Callback):
     """Fit a linear model and k nearest neighbours on embeddings of training rows, score them on test rows.
 
     An attribute with a few values is classified (accuracy; chance is the most frequent value's share), any other is
-    estimated (R^2; a constant scores 0). Logged as ``test/probe/<attribute>/linear`` and ``.../knn``.
+    estimated (R^2; a constant scores 0). Logged as ``test/probe/<attribute>/linear`` and ``.../knn``. For classes there
+    is also ``test/silhouette/<attribute>``, in [-1, 1]: how well the test embedding is clustered by them.
 
     Args:
         attributes: "class" or attributes of the data; None takes all there are.
@@ -83,6 +85,8 @@ class Probes(L.Callback):
             for row in table:
                 for probe in ("linear", "knn"):
                     task.log(f"{split}/probe/{row['attribute']}/{probe}", row[probe])
+                if row["silhouette"] is not None:
+                    task.log(f"{split}/silhouette/{row['attribute']}", row["silhouette"])
             publish(trainer, f"{prefix}probes", draw(table), table)
         self._test = {}
 
@@ -117,8 +121,17 @@ def score(train: Sample, test: Sample, names: Sequence[str], neighbours: int) ->
             warnings.simplefilter("ignore")  # an optimizer out of iterations is as good as it gets here
             scores = {probe: float(model.fit(fitted, known).score(seen, wanted)) for probe, model in (linear, knn)}
         chance = float((wanted == values[counts.argmax()]).mean()) if classes else 0.0
+        scores["silhouette"] = silhouette(seen, wanted) if classes else None
         table.append({"attribute": name, "score": "accuracy" if classes else "R2", "chance": chance, **scores})
     return table
+
+
+def silhouette(embedding: np.ndarray, values: np.ndarray) -> float | None:
+    """How well (N, d) is clustered by `values` (N,), in [-1, 1] (Rousseeuw 1987); None where all are of one cluster."""
+    from sklearn.metrics import silhouette_score
+
+    embedding, values = embedding[:CROWD], values[:CROWD]
+    return float(silhouette_score(embedding, values)) if 1 < len(np.unique(values)) < len(values) else None
 
 
 def _probes(classes: bool, neighbours: int) -> tuple[tuple[str, Any], tuple[str, Any]]:
