@@ -31,12 +31,10 @@ def side_by_side(
     if torch.equal(batch.input, batch.target):
         del images["input"]
     errors = {name: (image - batch.target).square().flatten(1).mean(1).tolist() for name, image in images.items()}
-    rows = [
-        ("original", batch.target, []),
-        *((name, images[name], [f"{e:.4f}" for e in errors[name]]) for name in images),
-    ]
-    labels, shown, captions = zip(*rows, strict=True)
-    figure = image_grid([list(row) for row in shown], labels, captions=captions, title="MSE per pixel under each image")
+    captions = [[], *([f"{error:.4f}" for error in errors[name]] for name in images)]
+    rows = [list(row) for row in (batch.target, *images.values())]
+    title = "Restorations, with MSE per pixel"
+    figure = image_grid(rows, ["original", *images], captions=captions, title=title)
     places = zip(batch.index.tolist(), batch.label.tolist(), strict=True)
     table = [
         {"row": row, "class": label, **{f"mse {name}": errors[name][i] for name in errors}}
