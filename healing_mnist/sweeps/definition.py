@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from healing_mnist.checks import UserError
-from healing_mnist.config import folder_name
+from healing_mnist.config import INCIDENTAL, folder_name
 from healing_mnist.files import atomic_write
 from healing_mnist.sweeps.points import Point, value_of
 
@@ -109,7 +109,7 @@ def job_name(point: Point) -> str:
 def default_folder(output_dir: str, name: str, fixed: list[str]) -> Path:
     """``<output_dir>/sweeps/<name>[,<what else was overridden>]``: the same command finds its folder again."""
     settings = dict(override.lstrip("+~").split("=", 1) for override in fixed if "=" in override)
-    settings.pop("experiment", None)
+    settings = {key: value for key, value in settings.items() if key not in ("experiment", *INCIDENTAL)}
     return Path(output_dir) / "sweeps" / (f"{name},{folder_name(settings)}" if settings else name)
 
 

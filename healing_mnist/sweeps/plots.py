@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -63,9 +64,9 @@ def curves(results: Results) -> Figure | None:
                     _places(axes, [run.point[key] for run in runs]), [run.metrics[metric] for run in runs], s=10
                 )
             axes.set_xlabel(key)
-            axes.set_ylabel(_axis(metric, results))
+            axes.set_ylabel(metric)
             axes.grid(True)
-    figure.suptitle(f"{results.definition.name}: metrics over each setting")
+    figure.suptitle("\n".join(wrap(results.definition.name, 40)), fontsize=10)
     return figure
 
 
@@ -163,7 +164,7 @@ def boxes(results: Results) -> Figure | None:
         labels = [f"{name}\n({len(values)} runs)" for name, values in groups.items()]
         axes.set_xticks(range(1, len(groups) + 1), labels, rotation=30 * (len(groups) > 4))
         axes.set_xlabel(key)
-        axes.set_ylabel(_axis(objective, results))
+        axes.set_ylabel(objective)
         _log_if_wide(axes.set_yscale, [value for values in groups.values() for value in values])
     return figure
 
@@ -181,7 +182,7 @@ def history(results: Results) -> Figure | None:
     figure, axes = subplots(size=(5.0, 3.2))
     axes.scatter(numbers, values, s=12, label="trial")
     axes.step(numbers, list(accumulate(values, better)), where="post", color=COLORS[2], label="best so far")
-    axes.set(xlabel="trial", ylabel=_axis(objective, results))
+    axes.set(xlabel="trial", ylabel=objective)
     axes.set_title(f"{results.definition.name}: history of the search")
     _log_if_wide(axes.set_yscale, values)
     axes.grid(True)
@@ -202,15 +203,15 @@ def _metrics(results: Results) -> list[str]:
     head = [] if len(reported) >= MAX_METRICS else [results.definition.objective]
     usual = [f"test/{name}" for name in ("mse", "accuracy", "loss")]
     order = dict.fromkeys([*head, *reported, *(name for name in usual if name in names), *names])
-    return [name for name in order if name in names][:MAX_METRICS]
+    different: dict[tuple, str] = {}  # the loss often is one of the metrics under another name
+    for name in order:
+        if name in names:
+            different.setdefault(tuple(run.metrics[name] for run in _runs(results, name)), name)
+    return list(different.values())[:MAX_METRICS]
 
 
 def _runs(results: Results, metric: str) -> list[Run]:
     return [run for run in results.runs.values() if run.state == "finished" and metric in run.metrics]
-
-
-def _axis(metric: str, results: Results) -> str:
-    return f"{metric} (validation)" if metric == results.definition.objective else metric
 
 
 def _number(value: Any) -> bool:

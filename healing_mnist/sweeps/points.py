@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -55,14 +56,22 @@ class Dimension:
         return f"{kind} in [{self.low:g}, {self.high:g}]"
 
 
-def parse(overrides: Sequence[str]) -> tuple[dict[str, str], dict[str, Dimension]]:
-    """Split overrides into the fixed ones (setting -> the override) and the ones that vary."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise UserError(f"{' '.join(str(error).split())}") from None
-    fixed = {o.get_key_element().lstrip("+~"): o.input_line for o in parsed if not o.is_sweep_override()}
-    return fixed, {o.get_key_element(): _dimension(o) for o in parsed if o.is_sweep_override()}
+def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> tuple[dict[str, str], dict[str, Dimension]]:
+    """Split overrides into the fixed ones (setting -> the override) and the ones that vary.
+
+    `loader` is needed for ``optimizer=glob(*)`` only, to know what there is.
+    """
+    parser, fixed, varied = OverridesParser.create(loader), {}, {}
+    for text in overrides:
+        try:
+            parsed = parser.parse_override(text)
+        except HydraException as error:
+            raise UserError(f"{text}: {str(error).splitlines()[0]}") from None
+        if parsed.is_sweep_override():
+            varied[parsed.get_key_element()] = _dimension(parsed)
+        else:
+            fixed[parsed.get_key_element().lstrip("+~")] = text
+    return fixed, varied
 
 
 def from_yaml(params: Mapping[str, Any]) -> list[str]:
@@ -82,15 +91,13 @@ def _dimension(override: Override) -> Dimension:
         if not values:
             raise UserError(f"{override.input_line}: there is no value in it")
         return Dimension(key, values)
-    unknown = value.tags - {"log", "int"}
     integer = "int" in value.tags or isinstance(value.start, int)
-    if unknown or not value.start < value.end or ("log" in value.tags and value.start <= 0):
-        reason = (
-            f"unknown tag {', '.join(unknown)}; allowed: log, int" if unknown
-            else "the lower end must be below the upper one" if not value.start < value.end
-            else "a logarithm needs a lower end above 0"
-        )  # fmt: skip
-        raise UserError(f"{override.input_line}: {reason}")
+    if unknown := value.tags - {"log", "int"}:
+        raise UserError(f"{override.input_line}: unknown tag {', '.join(unknown)}; allowed: log, int")
+    if not value.start < value.end:
+        raise UserError(f"{override.input_line}: the lower end must be below the upper one")
+    if "log" in value.tags and value.start <= 0:
+        raise UserError(f"{override.input_line}: a logarithm needs a lower end above 0")
     return Dimension(key, (), float(value.start), float(value.end), integer, "log" in value.tags)
 
 

@@ -82,6 +82,8 @@ def make_slots(
     Raises:
         UserError: a device that does not exist.
     """
+    if per_device is not None and per_device < 1:
+        raise UserError(f"hydra.launcher.slots_per_device={per_device}: must be at least 1")
     gpus = [] if devices == "cpu" or (devices == "auto" and accelerator == "cpu") else find_gpus()
     if not isinstance(devices, str):
         wanted = [str(device) for device in devices]

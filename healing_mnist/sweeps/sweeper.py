@@ -35,7 +35,7 @@ class PointSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         warm_up(PRELOAD)
-        self.config = config
+        self.config, self.loader = config, hydra_context.config_loader
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, inspect.unwrap(task_function), config)
 
     def sweep(self, arguments: list[str]) -> None:
@@ -54,7 +54,7 @@ class PointSweeper(Sweeper):
     def _split(self, settings: Settings, arguments: Sequence[str]) -> tuple[dict, list, list]:
         """What is fixed, what varies by itself and what varies together; the command line wins over the yaml."""
         given = [argument for argument in arguments if not argument.startswith(("sweep=", "sweep."))]
-        fixed, varied = points.parse(given)
+        fixed, varied = points.parse(given, self.loader)
         here = fixed.keys() | {key.lstrip("+~") for key in varied}
         experiment = self.config.hydra.runtime.choices.get("experiment")
         if experiment and "experiment" not in here:
@@ -126,7 +126,7 @@ class PointSweeper(Sweeper):
     ) -> tuple[Iterator[str], Callable[[Run], None]]:
         """Check all jobs; return the names of those to run, and whom to tell how they ended."""
         if settings.method != "tpe":
-            jobs = {name: self._overrides(point) for name, point in definition.points.items()}
+            jobs = {name: self._overrides(point, name) for name, point in definition.points.items()}
             done = checking.check(pool, self.config, self.folder, jobs)
             return iter([name for name in definition.points if name not in done]), lambda run: None
         from healing_mnist.sweeps.search import Search

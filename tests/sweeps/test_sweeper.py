@@ -1,0 +1,216 @@
+"""Whole sweeps, with jobs that do nothing but leave what a training leaves."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+GRID = ["task.reconstruction_weight=0.1,0.25,0.5", "seed=1,2"]
+
+
+def rows(folder, name="table.csv"):
+    with open(folder / name) as file:
+        return list(csv.DictReader(file))
+
+
+def jobs_of(folder):
+    return sorted(path.parent.name for path in folder.glob("*/metrics.json"))
+
+
+def test_a_grid_from_the_command_line(sweep):
+    done = sweep(*GRID)
+    assert done.code == 0, done.err
+    assert jobs_of(done.folder) == sorted(
+        f"reconstruction_weight={w},seed={s}" for w in (0.1, 0.25, 0.5) for s in (1, 2)
+    )
+    first = rows(done.folder)[0]
+    assert float(first["task.reconstruction_weight"]) == 0.1
+    # by hand: (0.1 - 0.3)^2 + 0.01 * {1, 2} has mean 0.055 and standard deviation 0.01 / sqrt(2)
+    assert float(first["val/loss"]) == pytest.approx(0.055)
+    assert float(first["val/loss sd"]) == pytest.approx(0.01 / 2**0.5)
+    assert int(first["finished"]) == 2
+    assert yaml.safe_load((done.folder / "best.yaml").read_text()) == {"task": {"reconstruction_weight": 0.25}}
+    assert "epoch 4 in process" in (done.folder / "reconstruction_weight=0.1,seed=1" / "job.log").read_text()
+
+
+def test_the_default_folder_is_named_by_what_is_run(sweep, tmp_path):
+    done = sweep(f"output_dir={tmp_path}", "task.reconstruction_weight=0.1", "seed=1,2", folder=None)
+    assert done.code == 0, done.err
+    assert [path.name for path in (tmp_path / "sweeps").iterdir()] == ["joint-seed,reconstruction_weight=0.1"]
+
+
+def test_the_same_command_again_runs_what_is_missing(sweep):
+    done = sweep(*GRID)
+    lost = done.folder / "reconstruction_weight=0.5,seed=2"
+    stamps = {path: path.stat().st_mtime_ns for path in done.folder.glob("*/metrics.json")}
+    table = rows(done.folder)
+    (lost / "metrics.json").unlink()
+    (lost / "last").write_text("3")
+    again = sweep(*GRID)
+    assert again.code == 0
+    assert "1 of 6 jobs to run" in again.out
+    changed = [path.parent.name for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp]
+    assert changed == [lost.name]
+    assert (lost / "job.log").read_text().count("epoch") == 5  # four, and then the last one only
+    assert rows(done.folder) == table
+
+
+def test_more_points_extend_a_sweep_fewer_are_refused(sweep):
+    assert sweep("task.reconstruction_weight=0.1,0.25").code == 0
+    more = sweep("task.reconstruction_weight=0.1,0.25,0.5")
+    assert more.code == 0
+    assert "grows by 1 points" in more.out
+    fewer = sweep("task.reconstruction_weight=0.25,0.5")
+    assert fewer.code == 1
+    assert "points no longer in the sweep: reconstruction_weight=0.1" in fewer.err
+
+
+def test_another_definition_is_refused_with_the_difference(sweep):
+    assert sweep("task.reconstruction_weight=0.1,0.25").code == 0
+    other = sweep("task.reconstruction_weight=0.1,0.25", "model.latent_dim=7")
+    assert other.code == 1
+    assert "fixed: ['experiment=joint'] there, ['experiment=joint', 'model.latent_dim=7'] now" in other.err
+    assert "what varies" in sweep("model.latent_dim=3,4").err
+    over = sweep("model.latent_dim=3,4", "fresh=true")
+    assert over.code == 0, over.err
+    assert jobs_of(over.folder) == ["latent_dim=3", "latent_dim=4"]
+
+
+def test_every_mistake_is_found_before_the_first_job(sweep):
+    done = sweep("task.reconstruction_weight=0.1,1.5,nonsense", "model.latent_dim=0,3")
+    assert done.code == 1
+    assert "5 of 6 jobs cannot run; none was started" in done.err
+    for problem in ("model.latent_dim=0: must be an integer at least 1", "task.reconstruction_weight=1.5", "nonsense"):
+        assert problem in done.err
+    assert jobs_of(done.folder) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model.latent_dim=3"], "nothing varies"),
+        (["model.latent_dmi=3,4"], "latent_dmi"),
+        (["sweep=nothing"], "nothing"),
+        (["model.latent_dim=3,4", "objective=val/beauty"], "objective=val/beauty: not logged"),
+        (["model.latent_dim=3,4", "hydra.launcher.devices=[17]"], "no GPU 17 here"),
+        (["model.latent_dim=3,4", "hydra.launcher.slots_per_device=0"], "slots_per_device=0"),
+        (["model.latent_dim=interval(3,4)"], "sweep.method=random"),
+        (["model.latent_dim=3,4", "trainer.strategy=ddp"], "trainer.strategy=ddp"),
+    ],
+)
+def test_mistakes_have_one_message(sweep, arguments, message):
+    done = sweep(*arguments)
+    assert done.code == 1
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("how", ["raise", "exit", "kill"])
+def test_a_failed_job_is_told_and_run_again(sweep, tmp_path, how):
+    (tmp_path / "break-0.25").write_text(how)
+    done = sweep(*GRID)
+    assert done.code == 1
+    assert "2 of 6 jobs are not finished" in done.err
+    assert len(jobs_of(done.folder)) == 4
+    told = {"raise": "ValueError: no luck today", "exit": "exited with code 7", "kill": "killed by SIGKILL"}[how]
+    assert f"job reconstruction_weight=0.25,seed=1 failed: {told}" in done.err
+    assert "job.log" in done.err
+    (tmp_path / "break-0.25").unlink()
+    again = sweep(*GRID)
+    assert again.code == 0
+    assert "2 of 6 jobs to run" in again.out
+
+
+def test_collapsed_runs_are_marked_counted_and_left_out(sweep):
+    done = sweep("task.reconstruction_weight=0.5,0.75,0.9")
+    assert done.code == 0
+    states = {row["job"]: row["state"] for row in rows(done.folder, "runs.csv")}
+    assert states["reconstruction_weight=0.75"] == "collapsed"
+    assert "1 of 3 runs collapsed" in done.out
+    assert rows(done.folder)[1]["val/loss"] == ""
+    assert "<code>reconstruction_weight=0.75</code>: collapsed" in (done.folder / "index.html").read_text()
+
+
+def test_two_sweeps_in_one_folder(sweep, tmp_path):
+    with start(tmp_path, *GRID, seconds=20) as first:
+        assert wait_for(lambda: (tmp_path / "sweep" / ".holder").exists())
+        second = sweep(*GRID)
+        assert second.code == 1
+        assert f"process {first.pid} on" in second.err
+        assert "is running this sweep already" in second.err
+
+
+def test_whatever_is_killed_the_table_is_that_of_an_undisturbed_sweep(sweep, tmp_path):
+    points = ["task.reconstruction_weight=0.1,0.2,0.4,0.5,0.6,0.7", "seed=1,2"]
+    undisturbed = sweep(*points, folder=tmp_path / "undisturbed")
+    assert undisturbed.code == 0
+    generator = random.Random(0)
+    with start(tmp_path, *points, seconds=0.8) as parent:
+        killed = set()
+        while len(killed) < 4:
+            time.sleep(generator.uniform(0.1, 0.6))
+            assert parent.poll() is None
+            running = [pid for pid in pids(tmp_path / "sweep") if alive(pid)]
+            if running:
+                victim = generator.choice(running)
+                os.kill(victim, signal.SIGKILL)
+                killed.add(victim)
+        left = pids(tmp_path / "sweep")
+        parent.kill()
+        parent.wait()
+        assert wait_for(lambda: not any(map(alive, left)))
+    unfinished = 12 - len(jobs_of(tmp_path / "sweep"))
+    assert unfinished
+    resumed = sweep(*points)
+    assert resumed.code == 0, resumed.err
+    assert f"{unfinished} of 12 jobs to run" in resumed.out
+    for name in ("table.csv", "runs.csv", "best.yaml"):
+        old, new = ((folder / name).read_text() for folder in (undisturbed.folder, resumed.folder))
+        assert new == old
+
+
+class start:
+    """A sweep in a process of its own, ended at the latest with the block."""
+
+    def __init__(self, tmp_path, *arguments, seconds):
+        script = str(Path(__file__).with_name("trivial.py"))
+        folder = f"hydra.sweep.dir={tmp_path / 'sweep'}"
+        self.process = subprocess.Popen(
+            [sys.executable, script, "experiment=joint", folder, *arguments],
+            env={**os.environ, "TRIVIAL_SECONDS": str(seconds)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def __enter__(self):
+        return self.process
+
+    def __exit__(self, *error):
+        self.process.kill()
+        self.process.wait()
+
+
+def pids(folder):
+    """Processes of the jobs that have started, as their logs tell."""
+    return [int(line.split()[-1]) for log in folder.glob("*/job.log") for line in log.read_text().splitlines()]
+
+
+def wait_for(condition, seconds=60.0):
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.02)
+    return condition()
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
