@@ -73,25 +73,33 @@ def publish(trainer: L.Trainer, name: str, figure: Figure, table: Table | None =
         step: place on TensorBoard's slider; the number of training steps done unless given.
     """
     if trainer.is_global_zero:
-        picture = rasterize(figure)
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, format="png")
-        atomic_write(folder(trainer) / f"{name}.png", buffer.getvalue())
-        if table is not None:
-            publish_table(trainer, name, table)
-        _show(trainer, name, picture, step)
+        _show(trainer, name, save(folder(trainer), name, figure, table), step)
     figure.clear()
 
 
 def publish_table(trainer: L.Trainer, name: str, table: Table) -> None:
     """Save rows as ``figures/<name>.csv`` of the run."""
     if trainer.is_global_zero:
-        columns = list(dict.fromkeys(key for row in table for key in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-        atomic_write(folder(trainer) / f"{name}.csv", text.getvalue())
+        save_table(folder(trainer), name, table)
+
+
+def save(place: Path, name: str, figure: Figure, table: Table | None = None) -> np.ndarray:
+    """Save a figure and its numbers as ``<name>.png`` and ``<name>.csv`` in `place`; returns the pixels."""
+    picture, buffer = rasterize(figure), io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="png")
+    atomic_write(place / f"{name}.png", buffer.getvalue())
+    if table is not None:
+        save_table(place, name, table)
+    return picture
+
+
+def save_table(place: Path, name: str, table: Table) -> None:
+    columns = list(dict.fromkeys(key for row in table for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    atomic_write(place / f"{name}.csv", text.getvalue())
 
 
 def publish_gif(trainer: L.Trainer, name: str, frames: Tensor, seconds: float = 0.5, height: int = 224) -> None:

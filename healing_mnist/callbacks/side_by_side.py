@@ -16,20 +16,20 @@ from healing_mnist.callbacks.figures import Table, image_grid
 def side_by_side(
     tasks: Mapping[str, Any], data: L.LightningDataModule, count: int = 10, split: str = "test"
 ) -> tuple[Figure, Table]:
-    """Input, original and the reconstruction of each task in rows, for the first `count` images of a split.
+    """Original, input and the image each task makes in rows, for the first `count` rows of a split.
 
     Args:
-        tasks: name of the run -> its task, in evaluation mode; each returns `Output.image`.
-        data: a data set of images, set up; every task is shown its batches.
+        tasks: name of the run -> its task, in evaluation mode; those that make no image are left out.
+        data: a data set, set up, whose targets are images; every task is shown the same batch.
 
     Returns:
         The figure, and one row an image: its row number, class and the MSE per pixel of the input and of each run.
     """
     device = next(iter(tasks.values())).device
     batch = data.batch(split, torch.arange(min(count, len(data.tables[split]["index"])), device=device))
-    images = {"input": batch.input, **{name: task(batch).image for name, task in tasks.items()}}
-    if torch.equal(batch.input, batch.target):
-        del images["input"]
+    made = {name: task(batch).image for name, task in tasks.items()}
+    changed = batch.input.shape == batch.target.shape and not torch.equal(batch.input, batch.target)
+    images = ({"input": batch.input} if changed else {}) | {k: v for k, v in made.items() if v is not None}
     errors = {name: (image - batch.target).square().flatten(1).mean(1).tolist() for name, image in images.items()}
     captions = [[], *([f"{error:.4f}" for error in errors[name]] for name in images)]
     rows = [list(row) for row in (batch.target, *images.values())]
