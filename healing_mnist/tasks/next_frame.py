@@ -37,6 +37,8 @@ class NextFrame(Reconstruction):
         **reconstruction: the arguments of `Reconstruction`.
     """
 
+    reconstructs_input = False
+
     def __init__(self, network: nn.Module, *, cache_embeddings: bool = True, **reconstruction):
         super().__init__(network, **reconstruction)
         self.cache_embeddings = cache_embeddings
@@ -139,6 +141,8 @@ class NextFrame(Reconstruction):
 
 class SequenceReconstruction(NextFrame):
     """Give the input sequence back, undamaged: the target has the frames of the input, padding does not count."""
+
+    reconstructs_input = True
 
     def frames(self, batch: Batch, image: Tensor) -> tuple[Tensor, Tensor]:
         if batch.lengths is None:

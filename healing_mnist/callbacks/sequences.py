@@ -1,0 +1,323 @@
+"""Predicted sequences: grids, an animation, the error by attribute, the error when part of the input is missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional as F
+
+from healing_mnist.batch import Batch, Output
+from healing_mnist.callbacks.embeddings import choose
+from healing_mnist.callbacks.figures import (
+    Table,
+    image_grid,
+    publish,
+    publish_gif,
+    show,
+    split_prefix,
+    styled,
+    subplots,
+)
+from healing_mnist.checks import Fraction, NonNegative, Positive
+
+Page = dict[str, Tensor]  # rows of sequences: input, target, image, lengths, mse, index and the attributes
+
+
+def page_of(batch: Batch, output: Output, task: Any) -> Page:
+    """What is drawn of a batch, row by row, and tabulated beside it."""
+    lengths = torch.full_like(batch.label, batch.input.shape[1]) if batch.lengths is None else batch.lengths
+    images = {"input": batch.input, "target": batch.target, "image": output.image.float(), "lengths": lengths}
+    images["target_lengths"] = target_lengths(batch, task)
+    return images | {"index": batch.index, "mse": row_errors(batch, output.image, task)} | batch.attributes
+
+
+def target_lengths(batch: Batch, task: Any) -> Tensor:
+    """(B,) target frames of each row: all, but where the input itself is the target, as many as that has."""
+    if getattr(task, "reconstructs_input", False) and batch.lengths is not None:
+        return batch.lengths
+    return torch.full_like(batch.label, batch.target.shape[1])
+
+
+def row_errors(batch: Batch, image: Tensor, task: Any) -> Tensor:
+    """Mean squared error of each row (B,), per pixel on [0, 1]."""
+    errors = (image.float() - batch.target).square().flatten(2).mean(2)
+    lengths = target_lengths(batch, task)
+    valid = torch.arange(errors.shape[1], device=errors.device) < lengths[:, None]
+    return (errors * valid).sum(1) / lengths
+
+
+class Kept:
+    """The `count` rows with the highest score of all that were offered, best first, on the CPU."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self.score = torch.empty(0)
+        self.page: Page = {}
+
+    def offer(self, page: Page, score: Tensor) -> None:
+        """Rows of a page, with a score each (B,)."""
+        score, order = score.topk(min(self.count, len(score)))
+        new = {name: value[order].detach().cpu() for name, value in page.items()}
+        score = torch.cat((self.score, score.float().cpu()))
+        best = score.argsort(descending=True, stable=True)[: self.count]
+        self.page = {name: torch.cat([*([self.page[name]] if self.page else []), new[name]])[best] for name in new}
+        self.score = score[best]
+
+
+class SequenceGrids(L.Callback):
+    """Input frames, truth, prediction and their difference, a row a sequence: the best, the worst, and random ones.
+
+    Published as ``sequences_best``, ``sequences_worst`` and ``sequences_random``, and ``sequences_random`` moving, as a
+    GIF: the true sequence above, below it what the model saw and then, framed, what it predicted.
+
+    Args:
+        count: sequences in each grid.
+        every: validation epochs between two grids in TensorBoard; 0 draws none while training.
+        seed: chooses the random ones.
+    """
+
+    def __init__(self, count: Positive = 6, every: NonNegative = 4, seed: NonNegative = 0):
+        self.count, self.every, self.seed = count, every, seed
+        self._kept: dict[int, dict[str, Kept]] = {}
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        due = self.every and trainer.current_epoch % self.every == 0 and not trainer.sanity_checking
+        if due and batch_idx == 0 and trainer.is_global_zero:
+            kept = Kept(self.count)
+            kept.offer(page_of(batch, output, task), -torch.arange(len(batch), device=batch.label.device))
+            show(trainer, "sequences", grid(kept.page, "First validation sequences"), step=trainer.current_epoch)
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        names = ("best", "worst", "random")
+        kept = self._kept.setdefault(dataloader_idx, {name: Kept(self.count) for name in names})
+        page = page_of(batch, output, task)
+        chance = torch.rand(len(batch), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + batch_idx))
+        scores = {"best": -page["mse"], "worst": page["mse"], "random": chance.to(page["mse"].device)}
+        for name, score in scores.items():
+            kept[name].offer(page, score)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
+        for loader, kept in self._kept.items():
+            prefix = split_prefix(trainer, loader)
+            for name, rows in kept.items():
+                title = f"{name.capitalize()} predictions, with MSE per pixel"
+                publish(trainer, f"{prefix}sequences_{name}", grid(rows.page, title), table(rows.page))
+            moving = animation(kept["random"].page, getattr(task, "reconstructs_input", False))
+            publish_gif(trainer, f"{prefix}sequences_random", moving, seconds=0.8)
+        self._kept = {}
+
+
+def grid(page: Page, title: str) -> Figure:
+    """A row a sequence: input frames, truth, prediction, absolute difference; empty where there is no frame."""
+    rows, captions = [], []
+    for i, (seen, count) in enumerate(zip(page["lengths"].tolist(), page["target_lengths"].tolist(), strict=True)):
+        frames, target, image = page["input"][i], page["target"][i], page["image"][i]
+        parts = [_padded(part[:count], len(target)) for part in (target, image, (image - target).abs())]
+        rows.append([*_padded(frames[:seen], len(frames)), *parts[0], *parts[1], *parts[2]])
+        caption = [None] * len(rows[-1])
+        caption[len(frames) + len(target)] = f"{page['mse'][i]:.4f}"
+        captions.append(caption)
+    steps = page["target"].shape[1]
+    names = [f"{t}" for t in range(page["input"].shape[1])]
+    for name in ("truth", "prediction", "difference"):
+        names += [f"{name} {step + 1}" for step in range(steps)] if steps > 1 else [name]
+    labels = [f"row {index}" for index in page["index"].tolist()]
+    return image_grid(rows, row_labels=labels, column_labels=names, captions=captions, title=title)
+
+
+def _padded(frames: Tensor, count: int) -> list[Tensor | None]:
+    return [*frames, *[None] * (count - len(frames))]
+
+
+def table(page: Page) -> Table:
+    """The numbers behind a grid: error and attributes of each row."""
+    names = [name for name in page if name not in ("input", "target", "image", "lengths", "target_lengths")]
+    return [{name: page[name][i].item() for name in names} for i in range(len(page["mse"]))]
+
+
+def animation(page: Page, again: bool = False, gap: int = 2) -> Tensor:
+    """(T + K, C, height, width) in [0, 1]: sequences side by side, the truth above what was seen and then predicted.
+
+    Predictions are framed. A shorter sequence rests on its last image until the longest has ended. With `again`, the
+    two are the input as it was and as it came back.
+    """
+    columns = []
+    for i, seen in enumerate(page["lengths"].tolist()):
+        frames, target, image = page["input"][i, :seen], page["target"][i], page["image"][i]
+        predicted = _framed(image[:seen] if again else image, gap)
+        above = target[:seen] if again else torch.cat((frames, target))
+        below = predicted if again else torch.cat((_framed(frames, gap, 0.0), predicted))
+        columns.append(torch.cat((_framed(above, gap, 0.0), below), dim=-2))
+    longest = max(len(column) for column in columns)
+    return torch.cat([torch.cat((c, c[-1:].expand(longest - len(c), -1, -1, -1))) for c in columns], dim=-1)
+
+
+def _framed(frames: Tensor, width: int, brightness: float = 0.6) -> Tensor:
+    return F.pad(frames, [width] * 4, value=brightness)
+
+
+class ErrorsByAttribute(L.Callback):
+    """Mean squared error of the prediction for each value of each attribute, with the standard error of the mean.
+
+    Args:
+        attributes: "class" or attributes of the data; None takes all there are.
+    """
+
+    def __init__(self, attributes: Sequence[str] | None = None):
+        self.attributes = attributes
+        self._rows: dict[int, list[Page]] = {}
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        columns = choose(batch, self.attributes) | {"mse": row_errors(batch, output.image, task)}
+        self._rows.setdefault(dataloader_idx, []).append({name: value.cpu() for name, value in columns.items()})
+
+    def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
+        for loader, parts in self._rows.items():
+            columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            rows = error_table(columns)
+            if rows:
+                publish(trainer, split_prefix(trainer, loader) + "errors", draw_errors(rows), rows)
+        self._rows = {}
+
+
+def error_table(columns: Page) -> Table:
+    """`attribute`, `value`, `count`, `mse`, `standard_error` for attributes with more than one value, at most 50."""
+    rows = []
+    for name, values in columns.items():
+        kinds = values.unique()
+        if name == "mse" or not 1 < len(kinds) <= 50:
+            continue
+        for kind in kinds:
+            errors = columns["mse"][values == kind].double()
+            spread = errors.std().item() / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
+            row = {"attribute": name, "value": kind.item(), "count": len(errors), "mse": errors.mean().item()}
+            rows.append(row | {"standard_error": spread})
+    return rows
+
+
+@styled
+def draw_errors(rows: Table) -> Figure:
+    names = list(dict.fromkeys(row["attribute"] for row in rows))
+    wide = min(3, len(names))
+    figure, axes = subplots(-(-len(names) // wide), wide, (3.4, 2.3), squeeze=False, sharey=True)
+    for axis in axes.flat[len(names) :]:
+        axis.remove()
+    for axis, name in zip(axes.flat, names, strict=False):
+        own = [row for row in rows if row["attribute"] == name]
+        place = np.arange(len(own))
+        axis.bar(place, [row["mse"] for row in own], yerr=[row["standard_error"] for row in own], capsize=2)
+        axis.set_xticks(place, [f"{row['value']:g}" for row in own])
+        axis.set(xlabel=name.replace("_", " "))
+        axis.grid(axis="y")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("MSE per pixel")
+    figure.suptitle("Error by attribute, with standard error of the mean", fontsize=10)
+    return figure
+
+
+class MissingCurves(L.Callback):
+    """The error when part of the input is missing: holes in every frame, or whole frames.
+
+    Both are added to what the data lacks already. The places are drawn from `seed` for every row and share. A missing
+    frame is blank, and `Batch.observed` says that it is.
+
+    Args:
+        areas: shares of each frame blanked by a square hole.
+        frames: shares of a sequence's frames that are missing, rounded down; one frame is always left.
+        rows: test rows used, the first of each split.
+        seed: of the places.
+    """
+
+    def __init__(
+        self,
+        areas: Sequence[Fraction] = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6),
+        frames: Sequence[Fraction] = (0.0, 0.2, 0.4, 0.6, 0.8),
+        rows: Positive = 1000,
+        seed: NonNegative = 0,
+    ):
+        self.shares = {"area": list(areas), "frames": list(frames)}
+        self.rows, self.seed = rows, seed
+        self._errors: dict[int, dict[tuple[str, float], list[Tensor]]] = {}
+        self._seen: dict[int, int] = {}
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        room = self.rows - self._seen.get(dataloader_idx, 0)
+        if room <= 0:
+            return
+        self._seen[dataloader_idx] = self.rows - room + len(batch)
+        errors = self._errors.setdefault(dataloader_idx, {})
+        for key, damaged in self._damaged(batch, batch_idx):
+            with torch.no_grad():
+                image = task(damaged).image
+            errors.setdefault(key, []).append(row_errors(batch, image, task)[:room].cpu())
+
+    def _damaged(self, batch: Batch, batch_idx: int) -> Iterator[tuple[tuple[str, float], Batch]]:
+        for kind, shares in self.shares.items():
+            # The same places for every share: a larger hole covers the smaller one, a dropped frame stays dropped.
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + batch_idx)
+            chance = torch.rand(*batch.input.shape[:2], 2, generator=generator).to(batch.input.device)
+            for share in shares:
+                yield (kind, share), (without_area if kind == "area" else without_frames)(batch, share, chance)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
+        for loader, errors in self._errors.items():
+            rows = [
+                {"missing": kind, "share": share, "count": sum(map(len, parts)), "mse": torch.cat(parts).mean().item()}
+                for (kind, share), parts in errors.items()
+            ]
+            publish(trainer, split_prefix(trainer, loader) + "missing", draw_missing(rows), rows)
+        self._errors, self._seen = {}, {}
+
+
+def without_area(batch: Batch, share: float, place: Tensor) -> Batch:
+    """A square hole of `share` of the area in each input frame; `place` (B, T, 2) in [0, 1) runs from edge to edge."""
+    height, width = batch.input.shape[-2:]
+    side = round(min(height, width) * math.sqrt(share))
+    inside = []
+    for axis, length in enumerate((height, width)):
+        start = (place[..., axis] * (length - side + 1)).long()[..., None]
+        pixel = torch.arange(length, device=place.device)
+        inside.append((pixel >= start) & (pixel < start + side))
+    hole = inside[0][..., :, None] & inside[1][..., None, :]
+    return replace(batch, input=batch.input.masked_fill(hole.unsqueeze(2), 0))
+
+
+def without_frames(batch: Batch, share: float, chance: Tensor) -> Batch:
+    """A share of the frames that are there missing, rounded down, one left; those with the lowest `chance`."""
+    seen = batch.seen
+    order = chance[..., 0].masked_fill(~seen, torch.inf).argsort(1).argsort(1)
+    there = seen.sum(1)
+    drop = torch.minimum((there * share + 1e-6).floor(), there - 1)
+    observed = seen & (order >= drop[:, None])
+    return replace(batch, input=batch.input * observed[..., None, None, None], observed=observed)
+
+
+@styled
+def draw_missing(rows: Table) -> Figure:
+    figure, axes = subplots(1, 2, (3.4, 2.6), sharey=True)
+    labels = {"area": "share of each frame blank", "frames": "share of the frames missing"}
+    for axis, (kind, label) in zip(axes, labels.items(), strict=True):
+        axis.plot(
+            *zip(*[(row["share"], row["mse"]) for row in rows if row["missing"] == kind], strict=True), marker="o"
+        )
+        axis.set(xlabel=label)
+        axis.grid()
+    axes[0].set(ylabel="MSE per pixel", ylim=(0, None))
+    figure.suptitle("Error when part of the input is missing", fontsize=10)
+    return figure
