@@ -27,9 +27,12 @@ INCIDENTAL = (
     "pretrained.settings.output_dir",
     "output_dir",
     "run_dir",
+    "trainer.accelerator",
     "trainer.enable_progress_bar",
     "pretrained.settings.trainer.accelerator",
     "fresh",
+    "analysis",
+    "pretrained.settings.analysis",
     "callbacks.progress",
     "logger",
 )

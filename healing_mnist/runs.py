@@ -31,6 +31,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.build import build_data, build_task, check, load_task, make_trainer
+from healing_mnist.callbacks.metrics_table import MetricsTable
 from healing_mnist.checkpoints import load_state, read_checkpoint
 from healing_mnist.checks import UserError
 from healing_mnist.config import as_override, compose, difference, flatten, folder, folder_name, plain
@@ -51,20 +52,21 @@ class Result:
     collapsed: bool = False
 
 
-def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result:
+def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
     """Train, choose the best epoch on validation, test it once; or return what an earlier, equal run found.
 
-    An unfinished run continues from its last finished epoch.
+    An unfinished run continues from its last finished epoch. Returns None in the processes that ddp adds to the first.
 
     Raises:
         UserError: a mistake in the settings, or the folder holds a run of other settings.
     """
     place = folder(cfg)
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # a worker that Lightning's ddp started: its leader keeps the folder
-        return _train(cfg, place)
-    if cfg.fresh and place.exists():
+    leader = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    if cfg.fresh and leader and place.exists():
         shutil.rmtree(place)
     if finished(place) is None:
+        if not leader:
+            return _train(cfg, place)
         check(cfg)  # before anything is left on the disk
     with locked(place):
         _claim(place, plain(cfg), overrides)
@@ -75,7 +77,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result:
             return _train(cfg, place)
 
 
-def _train(cfg: DictConfig, place: Path) -> Result:
+def _train(cfg: DictConfig, place: Path) -> Result | None:
     started = time.perf_counter()
     _hush()
     L.seed_everything(cfg.seed, verbose=False)
@@ -88,17 +90,18 @@ def _train(cfg: DictConfig, place: Path) -> Result:
     trainer.fit(task, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
+    chosen = _best_epoch(trainer, cfg)
     if trainer.world_size > 1:
         # Each test row once, in one process: a distributed sampler would count the rows that pad its last batch.
         torch.distributed.destroy_process_group()
         if trainer.global_rank > 0:
-            return Result(place, {}, {}, None)
+            return None
         trainer = make_trainer(cfg, place, devices=1, strategy="auto", num_nodes=1)
     best = place / "checkpoints" / "best.ckpt"
     if best.exists():
         task.load_state_dict(read_checkpoint(best)["state_dict"])
     trainer.test(task, data, verbose=False)
-    result = _collect(trainer, cfg, place)
+    result = _measured(trainer, place, chosen, cfg.objective)
     _write_environment(place, seconds=time.perf_counter() - started)
     _log_hparams(trainer, cfg, result)
     atomic_write(place / "metrics.json", json.dumps(_as_json(result), indent=2) + "\n")
@@ -129,17 +132,39 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
         L.seed_everything(cfg.seed, verbose=False)
         trainer = make_trainer(cfg, place)
         trainer.test(task, data, verbose=False)
-        result = _collect(trainer, cfg, place)
+        result = _measured(trainer, place, {}, cfg.objective)
     atomic_write(place / "metrics.json", json.dumps(_as_json(result), indent=2) + "\n")
     return result
 
 
 def evaluate_all(runs: Sequence[Path], overrides: Sequence[str] = ()) -> list[Result]:
-    """`evaluate` each run and print its metrics."""
+    """`evaluate` each run and print its metrics; several are also drawn side by side."""
     results = [evaluate(run, overrides) for run in runs]
     for result in results:
         print(summary_of(result))
+    if len(runs) > 1 and (place := compare(runs, overrides)):
+        print(f"Side by side: {place}")
     return results
+
+
+def compare(runs: Sequence[Path], overrides: Sequence[str] = ()) -> Path | None:
+    """Draw what finished runs make of the same rows into ``<output_dir>/comparisons/``; None where their data differ."""
+    from healing_mnist.callbacks.figures import save
+    from healing_mnist.callbacks.side_by_side import side_by_side
+
+    first, *others = [compose([*OmegaConf.load(run / "overrides.yaml"), *overrides]) for run in runs]
+    changed = {key for cfg in others for key in difference({"data": plain(first.data)}, {"data": plain(cfg.data)})}
+    if changed:
+        log.info("not drawn side by side, the runs differ in %s", ", ".join(sorted(changed)))
+        return None
+    short = [run.resolve().parent.name for run in runs]
+    names = short if len(set(short)) == len(runs) else [run.name for run in runs]
+    data = build_data(first)
+    data.setup()
+    tasks = {name: load_task(run / "checkpoints" / "best.ckpt") for name, run in zip(names, runs, strict=True)}
+    place = Path(first.output_dir) / "comparisons" / folder_name({"runs": "+".join(names)})
+    save(place, "side_by_side", *side_by_side(tasks, data))
+    return place
 
 
 def summary_of(result: Result) -> str:
@@ -255,14 +280,16 @@ def overrides_of_this_job() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
-def _collect(trainer: L.Trainer, cfg: DictConfig, place: Path) -> Result:
+def _best_epoch(trainer: L.Trainer, cfg: DictConfig) -> dict[str, float]:
+    """The row of metrics.csv whose epoch validation prefers; {} without that table."""
+    tables = [callback for callback in trainer.callbacks if isinstance(callback, MetricsTable)]
+    return tables[0].best_row(cfg.objective, cfg.direction) if tables else {}
+
+
+def _measured(trainer: L.Trainer, place: Path, best: dict[str, float], objective: str) -> Result:
     metrics = {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("test/")}
-    best, collapsed = {}, False
-    for callback in trainer.callbacks:
-        if hasattr(callback, "best_row"):
-            best = callback.best_row(cfg.objective, cfg.direction)
-        collapsed = collapsed or bool(getattr(callback, "collapsed", False))
-    return Result(place, metrics, best, best.get(cfg.objective), collapsed)
+    collapsed = any(getattr(callback, "collapsed", False) for callback in trainer.callbacks)
+    return Result(place, metrics, best, best.get(objective), collapsed)
 
 
 def _as_json(result: Result) -> dict[str, Any]:

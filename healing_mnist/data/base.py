@@ -109,7 +109,10 @@ class RenderedData(L.LightningDataModule):
         rows = range(len(self.tables[split]["index"]))
         # Also with one process: the order follows from seed and epoch alone, so a resumed run sees the same batches.
         sampler = DistributedSampler(rows, num_replicas=world, rank=rank, shuffle=shuffle, seed=self.seed)
-        return DataLoader(rows, batch_size=batch_size, sampler=sampler, collate_fn=torch.as_tensor)
+        # A loader draws a seed for workers it does not have; from a generator of its own, or dropout would depend on how
+        # often a run was resumed.
+        spare = torch.Generator()
+        return DataLoader(rows, batch_size=batch_size, sampler=sampler, collate_fn=torch.as_tensor, generator=spare)
 
     def train_dataloader(self) -> DataLoader:
         return self._loader("train", self.batch_size, shuffle=True)

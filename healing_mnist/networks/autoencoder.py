@@ -91,6 +91,7 @@ class ConvEncoder(nn.Module):
         )
         self.frozen = freeze
         self.requires_grad_(not freeze)
+        self.train()
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> (B, latent_dim)."""

@@ -64,6 +64,7 @@ def test_cnn_classifier_gives_every_parameter_a_gradient():
 def test_frozen_encoder_changes_in_nothing_while_training():
     network = EmbeddingClassifier(ConvEncoder((1, 28, 28), 5, freeze=True), latent_dim=5)
     before = {k: v.clone() for k, v in network.encoder.state_dict().items()}
+    network(torch.rand(8, 1, 28, 28))  # as it is made: Lightning leaves the mode of modules alone
     network.train()
     network(torch.rand(8, 1, 28, 28)).logits.sum().backward()
     assert all(p.grad is None for p in network.encoder.parameters())

@@ -1,0 +1,257 @@
+"""What a run folder promises: finished runs stay, unfinished ones continue, others are refused."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from healing_mnist import runs
+from healing_mnist.build import build_data, build_task, load_task
+from healing_mnist.callbacks.metrics_table import MetricsTable
+from healing_mnist.checks import UserError
+from healing_mnist.config import as_override, compose, folder, folder_name
+
+
+def test_a_run_leaves_everything_that_explains_it(train, fast):
+    result = train("experiment=joint", *[o for o in fast if o != "logger=none"])
+    names = {path.name for path in result.folder.iterdir()}
+    wanted = {
+        "config.yaml",
+        "overrides.yaml",
+        "environment.json",
+        "run.log",
+        "metrics.csv",
+        "metrics.json",
+        "checkpoints",
+    }
+    assert wanted <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    found = json.loads((result.folder / "metrics.json").read_text())
+    assert {"test/mse", "test/mae", "test/psnr", "test/ssim", "test/accuracy"} <= found["metrics"].keys()
+    assert found["objective"] == found["best"]["val/loss"]
+
+
+def test_same_seed_same_metrics_and_another_seed_others(train, fast):
+    first = train("experiment=joint", *fast)
+    metrics = (first.folder / "metrics.json").read_bytes()
+    again = train("experiment=joint", "fresh=true", *fast)
+    assert (again.folder / "metrics.json").read_bytes() == metrics
+    assert train("experiment=joint", "seed=1", *fast).metrics != first.metrics
+
+
+def test_a_finished_run_is_not_run_again(train, fast, monkeypatch):
+    first = train("experiment=autoencoder", *fast)
+    monkeypatch.setattr(runs, "_train", lambda *_: pytest.fail("was run again"))
+    assert train("experiment=autoencoder", *fast) == first
+
+
+def test_other_settings_in_the_same_folder_are_refused_with_the_difference(train, fast, tmp_path):
+    place = f"run_dir={tmp_path / 'here'}"
+    train("experiment=autoencoder", place, *fast)
+    with pytest.raises(UserError, match=r"model\.latent_dim: 5 there, 7 now"):
+        train("experiment=autoencoder", place, "model.latent_dim=7", *fast)
+
+
+def test_a_run_stopped_after_any_epoch_ends_as_if_never_stopped(train, fast, monkeypatch):
+    """Dropout, shuffling, resampled rows and the schedule all have to go on where they were."""
+    options = [*fast, "experiment=joint_healing", "trainer.max_epochs=4", "model.dropout=0.1", "data.resample=true"]
+    undisturbed = train(*options)
+    expected = (undisturbed.folder / "metrics.json").read_bytes()
+    table = (undisturbed.folder / "metrics.csv").read_bytes()
+
+    class Killed(BaseException):
+        pass
+
+    original = MetricsTable.on_train_epoch_start
+
+    for stop in (1, 3):
+
+        def die(self, trainer, module, stop=stop):
+            if trainer.current_epoch == stop:
+                raise Killed
+            original(self, trainer, module)
+
+        monkeypatch.setattr(MetricsTable, "on_train_epoch_start", die)
+        with pytest.raises(Killed):
+            train(*options, "fresh=true")
+        assert not (undisturbed.folder / "metrics.json").exists()
+        monkeypatch.setattr(MetricsTable, "on_train_epoch_start", original)
+        resumed = train(*options)
+        assert (resumed.folder / "metrics.json").read_bytes() == expected
+        assert (resumed.folder / "metrics.csv").read_bytes() == table
+
+
+def test_kill_9_and_the_same_command_again(train, fast, command, tmp_path):
+    options = ["experiment=joint", *fast, "trainer.max_epochs=8"]
+    expected = (train(*options).folder / "metrics.json").read_bytes()
+    outputs = tmp_path / "killed"
+    arguments = command("train.py", *options, f"output_dir={outputs}")
+    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(outputs.rglob("last.ckpt")):
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(outputs.rglob("metrics.json"))
+    again = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr
+    assert "continuing from" in again.stdout
+    (metrics,) = outputs.rglob("metrics.json")
+    assert metrics.read_bytes() == expected
+    assert not list(outputs.rglob(".*.tmp"))
+
+
+def test_checkpoint_loads_by_itself_in_a_new_process(train, fast):
+    result = train("experiment=joint", "model.latent_dim=4", *fast)
+    path = result.folder / "checkpoints" / "best.ckpt"
+    torch.load(path, weights_only=True)
+    code = (
+        "import sys, torch; from pathlib import Path; from healing_mnist.build import load_task\n"
+        "print(load_task(Path(sys.argv[1])).network(torch.zeros(2, 1, 28, 28)).embedding.shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd="/")
+    assert "torch.Size([2, 4])" in done.stdout, done.stderr
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_what_does_not_fit(train, fast):
+    path = train("experiment=autoencoder", *fast).folder / "checkpoints" / "best.ckpt"
+    other = [
+        "experiment=embedding_classifier",
+        "model.latent_dim=9",
+        as_override("+pretrained.checkpoint", str(path)),
+        *fast,
+    ]
+    with pytest.raises(
+        UserError, match=r"best\.ckpt: a checkpoint of another model:\s+.*\(5, 128\) in the file, \(9, 128\)"
+    ):
+        train(*other)
+
+
+def test_a_damaged_checkpoint_is_named_and_left(tmp_path):
+    path = tmp_path / "best.ckpt"
+    path.write_bytes(b"half a file")
+    with pytest.raises(UserError, match=r"not a readable checkpoint .* left in place"):
+        load_task(path)
+    assert path.exists()
+
+
+def test_pretrained_encoder_is_made_once_and_found_afterwards(train, fast, monkeypatch):
+    options = [*fast, "seed=3", "+pretrained.settings.analysis=none", "+pretrained.settings.data.limit=256"]
+    first = train("experiment=embedding_classifier", *options)
+    (stage,) = (first.folder.parent.parent / "autoencoder").iterdir()
+    made = torch.load(stage / "checkpoints" / "best.ckpt")["state_dict"]
+    used = torch.load(first.folder / "checkpoints" / "best.ckpt")["state_dict"]
+    encoder = [key for key in made if key.startswith("network.encoder.")]
+    assert encoder
+    assert all(torch.equal(made[key], used[key]) for key in encoder)
+    trained = []
+    original = runs._train
+    monkeypatch.setattr(runs, "_train", lambda cfg, place: trained.append(place.parent.name) or original(cfg, place))
+    train("experiment=embedding_classifier", *options, "model.dropout=0.1")
+    assert trained == ["embedding_classifier"]
+    # the encoder's own experiment, asked for directly, is the same run
+    train("experiment=autoencoder", "data.limit=256", "trainer.max_epochs=2", "seed=3")
+    assert trained == ["embedding_classifier"]
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(train, fast):
+    with pytest.raises(UserError, match=r"train/loss is nan at step \d+ \(epoch \d+\)"):
+        train("experiment=autoencoder", *fast, "optimizer=sgd", "optimizer.lr=1e30", "scheduler=none")
+
+
+def test_test_metrics_are_those_of_the_best_epoch_not_the_last(train, fast):
+    options = [*fast, "experiment=cnn_classifier", "trainer.max_epochs=3"]
+    result = train(*options)
+    best = torch.load(result.folder / "checkpoints" / "best.ckpt")
+    assert best["epoch"] + 1 == result.best["epoch"]
+
+
+def test_evaluate_repeats_the_test_and_takes_other_data(train, fast):
+    result = train("experiment=joint", *fast)
+    again = runs.evaluate(result.folder)
+    assert again.metrics == result.metrics
+    turned = runs.evaluate(result.folder, ["data=healing_rotation"])
+    data = build_data(compose(["experiment=joint", "data=healing_rotation"]))
+    data.setup()
+    batch = data.batch("test", torch.arange(len(data.tables["test"]["index"])))
+    with torch.no_grad():
+        image = load_task(result.folder / "checkpoints" / "best.ckpt").network(batch.input).image
+    assert turned.metrics["test/mse"] == pytest.approx(float(((image - batch.input) ** 2).mean()), rel=1e-4)
+    assert turned.metrics["test/mse"] != result.metrics["test/mse"]
+    assert turned.folder.is_relative_to(result.folder / "evaluations")
+    with pytest.raises(UserError, match=r"model\.latent_dim=3: an evaluation cannot change this"):
+        runs.evaluate(result.folder, ["model.latent_dim=3"])
+    with pytest.raises(UserError, match="not a finished run"):
+        runs.evaluate(result.folder / "figures")
+
+
+def test_the_same_settings_have_the_same_folder_however_said(tmp_path):
+    said = [["experiment=joint", "model.latent_dim=8"], ["model.latent_dim=8", "experiment=joint", "seed=0"]]
+    places = {folder(compose(o)) for o in said}
+    assert len(places) == 1
+    assert places.pop().name == "latent_dim=8"
+    assert folder(compose(["experiment=joint"])).name == "default"
+    assert folder(compose(["experiment=joint", "data.root=/somewhere"])).name == "default"
+
+
+def test_folder_names_are_short_and_distinct():
+    long = {f"model.a{i}": "x" * 20 for i in range(20)}
+    names = {folder_name(long), folder_name(long | {"model.a19": "y"})}
+    assert len(names) == 2
+    assert all(len(name) <= 120 for name in names)
+    assert folder_name({"model.lr": 1, "optimizer.lr": 2}) == "model.lr=1,optimizer.lr=2"
+    assert "/" not in folder_name({"data.root": "/a/b"})
+
+
+def test_unwritable_outputs_are_named(train, fast, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError) as error:
+        train("experiment=autoencoder", *fast, f"run_dir={tmp_path / 'file' / 'run'}")
+    assert str(tmp_path / "file") in str(error.value.filename)
+
+
+def test_ddp_on_two_processes_takes_the_same_first_step_as_one(fast, command, tmp_path):
+    """Loss and gradients of one step on the same rows; without batch norm, whose statistics are per process."""
+    options = [
+        "experiment=autoencoder",
+        *fast,
+        "model.batch_norm=none",
+        "optimizer=sgd",
+        "optimizer.momentum=0",
+        "optimizer.nesterov=false",
+        "scheduler=none",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=1",
+    ]
+    weights, losses = [], []
+    for extra in (
+        ["data.batch_size=64"],
+        ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=32"],
+    ):
+        place = tmp_path / str(len(weights))
+        arguments = command("train.py", *options, *extra, f"run_dir={place}")
+        done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stdout + done.stderr
+        weights.append(torch.load(place / "checkpoints" / "last.ckpt")["state_dict"])
+        losses.append(json.loads((place / "metrics.json").read_text())["best"]["train/loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    one, two = weights
+    start = build_task_state(options)
+    moved = max(float((one[k] - start[k]).abs().max()) for k in one)
+    assert moved > 1e-4  # plain SGD: the step is the gradient, scaled
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-6)
+
+
+def build_task_state(options):
+    import lightning as L
+
+    cfg = compose(options)
+    L.seed_everything(cfg.seed, verbose=False)
+    return build_task(cfg).state_dict()
