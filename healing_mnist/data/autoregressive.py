@@ -16,7 +16,7 @@ from healing_mnist.batch import Batch
 from healing_mnist.checks import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat, UserError
 from healing_mnist.data import preprocessing, sources
 from healing_mnist.data.base import RenderedData, Rows
-from healing_mnist.data.chains import Chain, draw_sequences, render_sequences
+from healing_mnist.data.chains import Chain, clipped_mean, draw_sequences, render_sequences
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,9 @@ class AutoregressiveDigits(RenderedData):
         self.sequence_table = {name: torch.cat((column, n3[name])) for name, column in n6.items()}
         self.sequences_of = self._deal(len(n6["image"]), len(n3["image"]))
 
-        frames = self._render(base_images)
+        # Only the images in use are kept, in the order of the sequences.
+        self._base_images = base_images[self.sequence_table["image"]]
+        frames = self._render()
         if self.variant in ("cleaned", "processed"):
             self.sequences_of |= self._clean(frames)
         self._target_frame = torch.arange(len(frames))  # frame -> the frame that replaces it as a training target
@@ -193,12 +195,12 @@ class AutoregressiveDigits(RenderedData):
         parts = dict(zip(sizes, torch.arange(n6 + n3).split(list(sizes.values())), strict=True))
         return parts if test else {**parts, "n6": parts["train"]}
 
-    def _render(self, base_images: Tensor) -> Tensor:
+    def _render(self) -> Tensor:
         count = len(self.sequence_table["image"])
         frames = torch.empty(count, self.frames, *self.image_shape, dtype=torch.uint8)
         for chunk in torch.arange(count).split(CHUNK):
-            rows = {name: column[chunk] for name, column in self.sequence_table.items()}
-            rendered = render_sequences(rows, base_images, self.size, self.noise)
+            rows = {name: column[chunk] for name, column in self.sequence_table.items()} | {"image": chunk}
+            rendered = render_sequences(rows, self._base_images, self.size, self.noise)
             preprocessing.check_finite(rendered)
             frames[chunk] = rendered.mul_(255).round_().to(torch.uint8)
         return frames.flatten(0, 1)
@@ -230,19 +232,19 @@ class AutoregressiveDigits(RenderedData):
         frames = self.images if frames is None else frames
         sequences = self.training_sequences()
         frames = frames[: len(self.sequence_table["image"]) * self.frames].unflatten(0, (-1, self.frames))[sequences]
-        before = self._judged()
+        before = self.judged()
         differences = (frames[:, before + 1].float() - frames[:, before].float()) / 255
         return preprocessing.find_outliers(differences, self.components, self.outlier_threshold, self.seed)
 
     def planted(self, sequences: Tensor) -> Tensor:
         """(sequences, transitions) bool: which of the transitions that `transitions` judges are anomalous jumps."""
-        return self.sequence_table["anomalous"][sequences][:, self._judged()]
+        return self.sequence_table["anomalous"][sequences][:, self.judged()]
 
     def training_sequences(self) -> Tensor:
         """Numbers of N6's training sequences before cleaning."""
         return torch.cat((self.sequences_of["train"], self.sequences_of["dropped"])).sort().values
 
-    def _judged(self) -> Tensor:
+    def judged(self) -> Tensor:
         """First frames, from 0, of the transitions without a held-out frame."""
         usable = torch.ones(self.frames, dtype=torch.bool)
         usable[torch.tensor(list(self.held_out.values())) - 1] = False
@@ -303,6 +305,18 @@ class AutoregressiveDigits(RenderedData):
             index=rows["index"],
             attributes={name: rows[name] for name in names},
         )
+
+    def oracle(self, batch: Batch) -> Tensor:
+        """The best anyone could predict, (B, K, C, size, size): what the targets are on average over their noise."""
+        device = batch.target.device
+        sequence, first = batch.attributes["sequence"].cpu(), batch.attributes["frame"].cpu() - 1
+        frame = first[:, None] + torch.arange(self.horizon)
+        rows = {
+            name: self.sequence_table[name][sequence[:, None], frame] for name in ("rotation", "shift", "brightness")
+        }
+        rows = {name: column.to(device) for name, column in (rows | {"image": sequence}).items()}
+        clean = render_sequences(rows, self._on(device, "base images", self._base_images), self.size, noise=0.0)
+        return clipped_mean(clean, self.noise)
 
     def whole_sequence(self, sequence: int) -> Tensor:
         """All frames of one sequence, (T, C, size, size) float32 in [0, 1] on the CPU; see `Batch.attributes`."""

@@ -121,6 +121,16 @@ def render_sequences(rows: Rows, images: Tensor, size: int, noise: float) -> Ten
     return clean.clamp_(0, 1)
 
 
+def clipped_mean(clean: Tensor, noise: float) -> Tensor:
+    """What frames with Gaussian noise clipped to [0, 1] are on average: the mean of a censored normal distribution."""
+    if noise == 0:
+        return clean
+    low, high = -clean / noise, (1 - clean) / noise
+    density = [(-0.5 * z * z).exp() / math.sqrt(2 * math.pi) for z in (low, high)]
+    below, above = torch.special.ndtr(low), torch.special.ndtr(-high)
+    return clean * (1 - below - above) + noise * (density[0] - density[1]) + above
+
+
 def warp(images: Tensor, angle: Tensor, shift: Tensor, size: int) -> Tensor:
     """Turn images about their middle, scale them to 28/36 of a square canvas and move them on it.
 

@@ -40,8 +40,8 @@ def base_images(data, split):
 class Marked(AutoregressiveDigits):
     """Held-out frames are white from the start, which no rendered frame is and denoising leaves as it is."""
 
-    def _render(self, base_images):
-        frames = super()._render(base_images)
+    def _render(self):
+        frames = super()._render()
         frames.view(-1, 16, 1, 18, 18)[:, [3, 15]] = 255
         return frames
 
@@ -146,6 +146,19 @@ def test_denoised_targets_are_nearer_to_the_truth_and_inputs_stay_noisy():
     assert torch.equal(noisy.input, denoised.input)
     error, before = ((batch.target - truth.target).square().mean() for batch in (denoised, noisy))
     assert error < 0.5 * before
+
+
+@pytest.mark.parametrize("horizon", [1, 2])
+def test_oracle_is_off_by_the_noise_alone(horizon):
+    options = {"window": 4, "horizon": horizon}
+    data, silent = cached(**options), cached(noise=0.0, **options)
+    for split in ("n6", "n3"):
+        batch = everything(silent, split)
+        torch.testing.assert_close(silent.oracle(batch), batch.target, atol=0.5 / 255 + 1e-6, rtol=0)  # kept as uint8
+        batch = everything(data, split)
+        off = batch.target - data.oracle(batch)
+        assert abs(off.mean()) < 4 * off.std() / math.sqrt(off.numel())
+        assert off.std() < 0.08
 
 
 def test_cleaning_drops_the_sequences_with_planted_jumps(caplog):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage, stats
 
-from healing_mnist.data.chains import Chain, draw_sequences, reflect, render_sequences
+from healing_mnist.data.chains import Chain, clipped_mean, draw_sequences, reflect, render_sequences
 
 CALM = Chain(0.9, 4.0), Chain(0.9, 0.3), Chain(0.9, 0.02)
 DIGIT = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 1, 28, 28)).astype(np.uint8))
@@ -120,3 +120,11 @@ def test_batch_equals_its_items():
         assert torch.equal(render_sequences(one, DIGIT, 36, 0.1)[0], whole[i])
     assert whole.min() >= 0
     assert whole.max() <= 1
+
+
+def test_clipped_mean_is_the_mean_of_many_noisy_frames():
+    clean = torch.linspace(0, 1, 11)
+    noise = 0.15 * torch.randn(400_000, 1, generator=torch.Generator().manual_seed(0))
+    simulated = (clean + noise).clamp(0, 1).mean(0)
+    torch.testing.assert_close(clipped_mean(clean, 0.15), simulated, atol=1.2e-3, rtol=0)  # 5 standard errors
+    assert torch.equal(clipped_mean(clean, 0.0), clean)
