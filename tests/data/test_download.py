@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from idx_files import NAMES, four_arrays, write_four
@@ -23,6 +24,10 @@ def server(tmp_path, monkeypatch):
     write_four(folder, four_arrays())
 
     class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            time.sleep(running.delay)
+            super().do_GET()
+
         def log_request(self, code="-", size="-"):
             running.asked.append(self.path.lstrip("/"))
 
@@ -31,6 +36,7 @@ def server(tmp_path, monkeypatch):
 
     handler = functools.partial(Handler, directory=str(folder))
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    running.delay = 0.0
     running.asked, running.folder, running.url = [], folder, f"http://127.0.0.1:{running.server_port}/"
     thread = threading.Thread(target=running.serve_forever, args=(0.01,))
     thread.start()
@@ -102,6 +108,7 @@ def test_a_cache_that_cannot_be_written_is_one_message(server, tmp_path):
 
 
 def test_processes_that_start_together_fetch_once(server, tmp_path):
+    server.delay = 1.0  # long enough for the others to find nothing there yet
     name = f"{NAMES[0]}.gz"
     program = (
         "import sys; from pathlib import Path; from healing_mnist.data.download import fetch;"
