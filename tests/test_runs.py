@@ -124,7 +124,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_what_does_not_fit(train, 
     other = [
         "experiment=embedding_classifier",
         "model.latent_dim=9",
-        as_override("+pretrained.checkpoint", str(path)),
+        as_override("pretrained.checkpoint", str(path)),
         *fast,
     ]
     with pytest.raises(
@@ -142,7 +142,7 @@ def test_a_damaged_checkpoint_is_named_and_left(tmp_path):
 
 
 def test_pretrained_encoder_is_made_once_and_found_afterwards(train, fast, monkeypatch):
-    options = [*fast, "seed=3", "+pretrained.settings.analysis=none", "+pretrained.settings.data.limit=256"]
+    options = [*fast, "seed=3", "+pretrained.settings.analysis=none", "pretrained.settings.trainer.max_epochs=2"]
     first = train("experiment=embedding_classifier", *options)
     (stage,) = (first.folder.parent.parent / "autoencoder").iterdir()
     made = torch.load(stage / "checkpoints" / "best.ckpt")["state_dict"]
