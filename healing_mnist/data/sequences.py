@@ -54,8 +54,9 @@ class HealingSequences(SourceData):
         squares: frames with the square; `random` draws 1 up to the length.
         square_size: side of the square in its first and last frame, in pixels.
         growth: pixels the square grows each frame to the middle of its time, then shrinks; 0 keeps its size.
-        start: first frame with the square; `random` draws it so that all of them fit in the sequence. So the square may
-            be still there in the target, come in it, be gone by then.
+        start: first frame with the square. `random` draws it so that all of them fit in the sequence: the target may
+            have the last of them, or none. `anywhere` draws any frame: the sequence may end while the square still
+            grows, and the target show it in any size.
         horizon: how many frames at the end are targets.
         target: `next`: the frames after the input; `input`: the input itself, undamaged, to be reconstructed.
         missing_area: share of each input frame that is blank: a square hole, at a random place in each frame.
@@ -76,7 +77,7 @@ class HealingSequences(SourceData):
         squares: NonNegative | Literal["random"] = 0,
         square_size: Positive = 3,
         growth: NonNegative = 0,
-        start: NonNegative | Literal["random"] = "random",
+        start: NonNegative | Literal["random", "anywhere"] = "random",
         horizon: Positive = 1,
         target: Literal["next", "input"] = "next",
         missing_area: Fraction = 0.0,
@@ -96,6 +97,10 @@ class HealingSequences(SourceData):
         self.largest = square_size + growth * ((most - 1) // 2) if most else 0
         self.hole = round(min(self.image_shape[1:]) * missing_area**0.5)  # its side in pixels
         self.determined = self._find_determined()
+
+    @property
+    def has_squares(self) -> bool:
+        return self.largest > 0
 
     def _check(self) -> None:
         lengths = f"data.length={self.shortest if self.shortest == self.longest else [self.shortest, self.longest]}"
@@ -119,7 +124,7 @@ class HealingSequences(SourceData):
         count = 1 if self.squares == "random" else self.squares
         if count > self.shortest:
             raise UserError(f"data.squares={count}: more frames than the shortest sequence has ({lengths})")
-        if self.start != "random" and self.start + count > self.shortest:
+        if isinstance(self.start, int) and self.start + count > self.shortest:
             raise UserError(
                 f"data.start={self.start}: with data.squares={self.squares} must be at most {self.shortest - count}, "
                 f"the shortest sequence ends there ({lengths})"
@@ -145,9 +150,12 @@ class HealingSequences(SourceData):
         image = members[torch.cat(passes)[:rows]]
         angle = below(len(self.angles))
         length = self.shortest + below(self.longest - self.shortest + 1)
-        room = length - (0 if self.start == "random" else self.start)
-        count = 1 + below(room) if self.squares == "random" else torch.full((rows,), self.squares)
-        start = below(length - count + 1) if self.start == "random" else torch.full((rows,), self.start)
+        first = self.start if isinstance(self.start, int) else 0
+        count = 1 + below(length - first) if self.squares == "random" else torch.full((rows,), self.squares)
+        if isinstance(self.start, int):
+            start = torch.full((rows,), self.start)
+        else:
+            start = below(length if self.start == "anywhere" else length - count + 1)
         start = torch.where(count > 0, start, -1)
         short = {"angle": angle, "length": length, "squares": count, "start": start}
         table = {name: column.to(torch.int16) for name, column in short.items()}
@@ -250,12 +258,10 @@ class HealingSequences(SourceData):
 
     def _can_be(self, length: int, count: int, start: int) -> bool:
         """Whether `draw` may draw such a row."""
-        return (
-            self.shortest <= length <= self.longest
-            and (count == self.squares or (self.squares == "random" and count > 0))
-            and start + count <= length
-            and (self.start in ("random", start) or count == 0)
-        )
+        counts = 0 < count <= length if self.squares == "random" else count == self.squares
+        starts = start < length if self.start == "anywhere" else start + count <= length
+        chosen = start == self.start or not isinstance(self.start, int) or count == 0
+        return self.shortest <= length <= self.longest and counts and starts and chosen
 
     def oracle(self, batch: Batch) -> Tensor:
         """The last frame there is, rotated on by the true angle: (B, horizon, C, H, W). What a perfect sense of the

@@ -21,7 +21,7 @@ class NextFrame(Reconstruction):
     """Bring the network's images (B, K, C, H, W) close to the K frames that follow the input.
 
     Test scores are MSE, MAE, PSNR (dB), SSIM, ``mse_step_1`` .. ``mse_step_K`` where K > 1, and those of
-    `SquareScores`. The same stand beside them as ``test/baseline_NAME/...`` for predictions that need no learning:
+    `SquareScores` where the data has squares. The same stand beside them as ``test/baseline_NAME/...`` for predictions that need no learning:
     `last`, the last frame there is; `mean`, the mean of the frames there are; and `oracle` where the data offers one.
 
     A frozen encoder gives the same for the same frames: where `Batch.index` means the same rows in every epoch, its
@@ -113,14 +113,15 @@ class NextFrame(Reconstruction):
         scores: dict[str, Metric] = {}
         for prefix in ("", *(f"baseline_{name}/" for name in self.baseline_names())):
             scores |= {prefix + name: metric for name, metric in image_scores(final).items()}
-            scores[f"{prefix}square"] = SquareScores(prefix)
+            if getattr(self.trainer.datamodule, "has_squares", False):
+                scores[f"{prefix}square"] = SquareScores(prefix)
             if steps > 1:
                 scores |= {f"{prefix}mse_step_{step}": MeanSquaredError() for step in range(1, steps + 1)}
         return MetricCollection(scores, compute_groups=False)
 
     def update_scores(self, scores: MetricCollection, batch: Batch, output: Output) -> None:
         images = {"": output.image.float()}
-        if "square" in scores:  # the final scores, with baselines
+        if "baseline_last/mse" in scores:  # the final scores
             images |= {f"baseline_{name}/": self.baseline(name, batch) for name in self.baseline_names()}
         for key, metric in scores.items(keep_base=True, copy_state=False):
             parent, slash, name = key.rpartition("/")
