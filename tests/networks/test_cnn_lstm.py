@@ -1,0 +1,212 @@
+"""The CNN-LSTM: against a loop over frames and LSTM cells, padding, causality, gaps, roll-out."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from healing_mnist.checks import UserError
+from healing_mnist.networks.autoencoder import ConvEncoder
+from healing_mnist.networks.cnn_lstm import CNNLSTM
+
+SIZE = 14
+
+
+def make(freeze=True, **options):
+    torch.manual_seed(0)
+    encoder = ConvEncoder((1, SIZE, SIZE), latent_dim=4, channels=[3, 5], hidden=16, freeze=freeze)
+    network = CNNLSTM(encoder, **{"width": 8, "hidden_size": 6, **options}).eval()
+    for module in network.modules():  # statistics as after some training, so that batch norm does something
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-1, 1)
+            module.running_var.uniform_(0.5, 2)
+    return network
+
+
+def sequences(batch=5, time=6, seed=1):
+    return torch.rand(batch, time, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def run_cells(network, sequence, layer, suffix=""):
+    """One direction of one LSTM layer over (T, features), with the equations written out: (T, hidden)."""
+    weights = [
+        getattr(network.lstm, f"{kind}_l{layer}{suffix}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    ]
+    hidden = cell = torch.zeros(network.lstm.hidden_size)
+    states = []
+    for x in sequence:
+        i, f, g, o = (weights[0] @ x + weights[2] + weights[1] @ hidden + weights[3]).chunk(4)
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        hidden = o.sigmoid() * cell.tanh()
+        states.append(hidden)
+    return torch.stack(states)
+
+
+def slow_embedding(network, frames, embedding):
+    """Embedding of one sequence (T, C, H, W) by loops."""
+    sequence = torch.stack([network.widen(network.encoder(frame[None])[0]) for frame in frames])
+    for layer in range(network.lstm.num_layers):
+        forward = run_cells(network, sequence, layer)
+        if network.lstm.bidirectional:
+            backward = run_cells(network, sequence.flip(0), layer, "_reverse")
+            sequence, last = torch.cat((forward, backward.flip(0)), 1), torch.cat((forward[-1], backward[-1]))
+        else:
+            sequence, last = forward, forward[-1]
+    return sequence.mean(0) if embedding == "mean" else last
+
+
+OPTIONS = list(itertools.product([False, True], ["last", "mean"]))
+
+
+@pytest.mark.parametrize(("bidirectional", "embedding"), OPTIONS)
+@torch.no_grad()
+def test_is_encoder_lstm_decoder(bidirectional, embedding):
+    network = make(bidirectional=bidirectional, embedding=embedding)
+    frames = sequences()
+    output = network(frames)
+    expected = torch.stack([slow_embedding(network, sequence, embedding) for sequence in frames])
+    assert output.embedding.shape == (5, network.embedding_dim) == (5, 12 if bidirectional else 6)
+    torch.testing.assert_close(output.embedding, expected, atol=1e-6, rtol=1e-5)
+    assert output.image.shape == (5, 1, 1, SIZE, SIZE)
+    torch.testing.assert_close(output.image[:, 0], network.decoder(expected))
+    assert output.image.min() >= 0
+    assert output.image.max() <= 1
+
+
+@pytest.mark.parametrize("decode", ["next", "sequence"])
+@pytest.mark.parametrize(("bidirectional", "embedding"), OPTIONS)
+@torch.no_grad()
+def test_padding_never_changes_a_result(bidirectional, embedding, decode):
+    network = make(bidirectional=bidirectional, embedding=embedding, decode=decode, mask_input=True)
+    frames, lengths = sequences(), torch.tensor([3, 6, 1, 4, 6])
+    observed = torch.rand(5, 6, generator=torch.Generator().manual_seed(3)) < 0.6
+    together = network(frames, lengths, observed, steps=3)
+    for i, length in enumerate(lengths):
+        alone = network(frames[i : i + 1, :length], observed=observed[i : i + 1, :length], steps=3)
+        torch.testing.assert_close(together.image[i], alone.image[0], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(together.embedding[i], alone.embedding[0], atol=1e-6, rtol=1e-5)
+    # Whatever lies in the padding, it is not looked at.
+    padding = torch.arange(6) >= lengths[:, None]
+    other = network(torch.where(padding[..., None, None, None], 0.7, frames), lengths, observed, steps=3)
+    assert torch.equal(other.image, together.image)
+
+
+def test_padding_does_not_enter_batch_norm_when_the_encoder_is_trained():
+    frames, lengths = sequences(), torch.tensor([3, 6, 1, 4, 6])
+    padding = (torch.arange(6) >= lengths[:, None])[..., None, None, None]
+    statistics = []
+    for filler in (0.0, 1.0):
+        network = make(freeze=False).train()
+        network(torch.where(padding, filler, frames), lengths)
+        statistics.append(network.encoder.convolutions[3].running_mean.clone())
+    assert torch.equal(*statistics)
+
+
+@torch.no_grad()
+def test_a_later_frame_changes_no_earlier_output_of_one_direction():
+    frames = sequences()
+    changed = frames.clone()
+    changed[:, 4] = 1 - changed[:, 4]
+    for bidirectional in (False, True):
+        network = make(bidirectional=bidirectional)
+        before, after = (network.lstm(network.widen(network.encode(x)))[0] for x in (frames, changed))
+        assert torch.equal(before[:, :4], after[:, :4]) != bidirectional
+        assert not torch.equal(before[:, 4:], after[:, 4:])
+
+
+@torch.no_grad()
+def test_predictions_after_each_prefix_do_not_see_what_follows():
+    network = make()
+    frames = sequences()
+    prefixes = [network(frames, lengths=torch.full((5,), t)).image for t in range(1, 7)]
+    frames[:, 3:] = 0.3
+    for t in range(1, 4):
+        assert torch.equal(network(frames, lengths=torch.full((5,), t)).image, prefixes[t - 1])
+
+
+@torch.no_grad()
+def test_missing_frames_count_as_told():
+    frames, observed = sequences(), torch.ones(5, 6, dtype=torch.bool)
+    observed[:, 2] = False
+    changed = frames.clone()
+    changed[:, 2] = 0.9
+    for mask_input in (False, True):
+        network = make(mask_input=mask_input)
+        missing = network(frames, observed=observed).image
+        assert torch.equal(missing, network(changed, observed=observed).image)  # what lies in the gap is not looked at
+        assert not torch.equal(missing, network(frames).image)
+        assert torch.equal(network(frames).image, network(frames, observed=torch.ones_like(observed)).image)
+    features = network.encode(frames)
+    features[:, 2] = 0
+    assert not torch.equal(network.predict(features).image, missing)  # the mask says more than zero features do
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@torch.no_grad()
+def test_later_steps_read_the_predictions_before_them(bidirectional):
+    network = make(bidirectional=bidirectional)
+    frames, lengths = sequences(), torch.tensor([3, 6, 1, 4, 6])
+    rolled = network(frames, lengths, steps=3).image
+    for i, length in enumerate(lengths):
+        sequence = frames[i : i + 1, :length]
+        for step in range(3):
+            image = network(sequence).image
+            torch.testing.assert_close(rolled[i, step], image[0, 0], atol=1e-6, rtol=1e-5)
+            sequence = torch.cat((sequence, image), 1)
+
+
+@torch.no_grad()
+def test_sequence_decoder_starts_from_the_embedding_alone():
+    network = make(decode="sequence")
+    frames = sequences(batch=2)
+    output = network(frames, steps=6)
+    assert output.image.shape == frames.shape
+    states, _ = network.unroll(output.embedding[:, None].repeat(1, 6, 1))
+    for t in range(6):
+        torch.testing.assert_close(output.image[:, t], network.decoder(states[:, t]), atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_kept_features_give_the_same():
+    network = make(mask_input=True)
+    frames, lengths = sequences(), torch.tensor([3, 6, 1, 4, 6])
+    features = network.encode(frames, lengths)
+    assert torch.equal(network.predict(features, lengths).image, network(frames, lengths).image)
+
+
+@pytest.mark.parametrize("decode", ["next", "sequence"])
+@pytest.mark.parametrize("mask_input", [False, True])
+@pytest.mark.parametrize(("bidirectional", "embedding"), OPTIONS)
+def test_gradients_reach_every_parameter(bidirectional, embedding, mask_input, decode):
+    options = {"embedding": embedding, "mask_input": mask_input, "decode": decode}
+    network = make(freeze=False, bidirectional=bidirectional, **options).train()
+    network(sequences(), torch.tensor([3, 6, 2, 4, 6]), steps=2).image.square().mean().backward()
+    without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not without
+
+
+def test_frozen_encoder_stays_as_it_is():
+    network = make(freeze=True).train()
+    before = {name: value.clone() for name, value in network.encoder.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    network(sequences(), steps=2).image.sum().backward()
+    optimizer.step()
+    for name, value in network.encoder.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_forget_bias_opens_the_forget_gates():
+    plain, open_gates = make(bidirectional=True), make(bidirectional=True, forget_bias=1.0)
+    for name, value in open_gates.lstm.named_parameters():
+        difference = (value - plain.lstm.get_parameter(name)).detach()
+        if name.startswith("bias_ih"):
+            expected = torch.tensor([0.0, 1.0, 0.0, 0.0]).repeat_interleave(6)
+            torch.testing.assert_close(difference, expected)
+        else:
+            assert not difference.any()
+
+
+def test_dropout_needs_two_layers():
+    with pytest.raises(UserError, match="dropout=0.5: acts between LSTM layers"):
+        make(num_layers=1, dropout=0.5)
