@@ -1,6 +1,7 @@
 """Look at a data set without training anything: ``python -m healing_mnist.explore data.source=mnist [data.limit=...]``.
 
-Figures and tables (`callbacks/data_overview.py`) lie in ``<output_dir>/data/<source>/figures``.
+Figures and tables (`callbacks/data_overview.py`) lie in ``<output_dir>/data/<source>/figures``. N6 and N3 have figures
+of their own: ``data=n6 analysis=n6_data``.
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ from healing_mnist.config import compose
 
 
 def explore(overrides: Sequence[str] = ()) -> Path:
-    """Draw the data that `overrides` describe (``data=images`` unless they say otherwise); returns the folder."""
+    """Draw the data that `overrides` describe (``data=images analysis=data`` unless they say otherwise).
+
+    Returns the folder of the figures.
+    """
     import lightning as L
+    from hydra.utils import instantiate
 
     from healing_mnist.build import build_data
-    from healing_mnist.callbacks.data_overview import DataOverview
 
-    cfg = compose(["data=images", *overrides])
+    cfg = compose(["data=images", "analysis=data", *overrides])
     place = Path(cfg.output_dir) / "data" / cfg.data.source
     data = build_data(cfg)
     data.setup()
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    DataOverview().publish(L.Trainer(accelerator="cpu", devices=1, default_root_dir=place, **quiet), data)
+    trainer = L.Trainer(accelerator="cpu", devices=1, default_root_dir=place, **quiet)
+    for node in cfg.analysis.values():
+        instantiate(node, _convert_="all").publish(trainer, data)
     return place / "figures"
 
 
