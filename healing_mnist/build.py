@@ -44,7 +44,7 @@ def check(cfg: DictConfig) -> None:
                 )
         except Exception as error:
             cause = error.__cause__ or error  # instantiate wraps what a constructor raises
-            if not isinstance(cause, (UserError, TypeError)):
+            if not isinstance(cause, (UserError, TypeError, ValueError)):
                 raise
             found.append(str(cause))
     if cfg.direction not in ("minimize", "maximize"):

@@ -88,6 +88,8 @@ def mismatch(value: Any, hint: Any) -> str | None:
         return f"a list, each {broken[0]}" if broken else None
     if origin in (dict, Mapping):
         return None if isinstance(value, Mapping) else "a mapping"
+    if getattr(hint, "__name__", None) == "Tensor":
+        return "a tensor"  # never in a yaml; PyTorch's optimizers allow one in the place of a number
     return None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -68,15 +68,19 @@ def guarded(work: Callable[[], Any]) -> Any:
 
 
 def explain(error: BaseException) -> str:
-    """A mistake in one message; an unknown key gets the nearest valid one."""
-    text = str(error).strip()
+    """A mistake in one message; an unknown key or option gets the nearest valid one."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, name = str(error.missing_cfg_file).rsplit("/", 1)
+        return f"{group}={name}: there is none{suggestion(name, error.options)}. Allowed: {', '.join(error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read '{error.override}': {str(error).splitlines()[0]}"
     cause = error
     while cause is not None:
         key = getattr(cause, "full_key", None)
         if key and "is not in struct" in str(cause):
             return f"unknown setting '{key}'{_nearest(key)}. (To add a setting that is not there, write +{key}=...)"
         cause = cause.__cause__
-    return text
+    return str(error).strip()
 
 
 def _nearest(key: str) -> str:

@@ -41,8 +41,8 @@ INCIDENTAL = (
 def register_resolvers() -> None:
     """The functions that yaml files may call.
 
-    ``source_shape:NAME``, ``source_classes:NAME``: what a base-image source says of itself; ``best_is:DIRECTION``: min or
-    max; ``interactive:``: whether a person is watching a terminal.
+    ``source_shape:NAME``, ``source_classes:NAME``: what a base-image source says of itself; ``best_is:DIRECTION``: min
+    or max; ``interactive:``: whether a person is watching a terminal.
     """
     from healing_mnist.data import sources
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
+from pathlib import Path
 
 import lightning as L
 import torch
@@ -109,8 +110,8 @@ class RenderedData(L.LightningDataModule):
         rows = range(len(self.tables[split]["index"]))
         # Also with one process: the order follows from seed and epoch alone, so a resumed run sees the same batches.
         sampler = DistributedSampler(rows, num_replicas=world, rank=rank, shuffle=shuffle, seed=self.seed)
-        # A loader draws a seed for workers it does not have; from a generator of its own, or dropout would depend on how
-        # often a run was resumed.
+        # A loader draws a seed for workers it does not have; from a generator of its own, or dropout would depend on
+        # how often a run was resumed.
         spare = torch.Generator()
         return DataLoader(rows, batch_size=batch_size, sampler=sampler, collate_fn=torch.as_tensor, generator=spare)
 
@@ -167,6 +168,8 @@ class SourceData(RenderedData):
         splits.check_split(val_fraction, fold, folds)
         self.source, self.root, self.cache, self.limit = source, root, cache, limit
         self.val_fraction, self.fold, self.folds = val_fraction, fold, folds
+        if root is not None and not Path(root).expanduser().is_dir():
+            raise UserError(f"data.root={root}: no such folder")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

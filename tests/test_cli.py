@@ -1,0 +1,154 @@
+"""The command line as a user meets it: help, settings, and one clear message for each mistake."""
+
+import subprocess
+
+import pytest
+
+from healing_mnist import cli, runs
+from healing_mnist.config import CONF, compose
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+def ask(arguments, cwd, **options):
+    return subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.fixture
+def message(capsys, tmp_path):
+    """What a training with these overrides prints to stderr when it is refused with exit code 1."""
+
+    def of(*overrides):
+        with pytest.raises(SystemExit) as stop:
+            cli.guarded(lambda: runs.train(compose([f"output_dir={tmp_path}/out", *overrides])))
+        assert stop.value.code == 1
+        assert not (tmp_path / "out").exists(), "something was left behind"
+        return capsys.readouterr().err
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["model.latent_dim=0"], "model.latent_dim=0: must be an integer at least 1"),
+        (["model.latent_dim=many"], "model.latent_dim=many: must be an integer"),
+        (
+            ["task.reconstruction_weight=1.5"],
+            "task.reconstruction_weight=1.5: must be a number in [0, 1] or one of dynamic",
+        ),
+        (["data.rotation_ratio=-0.1"], "data.rotation_ratio=-0.1: must be a number in [0, 1]"),
+        (["data.square_size=40"], "data.square_size=40"),
+        (["data.source=mnits"], "did you mean 'mnist'?"),
+        (["data.source=mnist", "data.root=/not/there"], "data.root=/not/there"),
+        (["objective=val/acuracy"], "did you mean 'val/accuracy'?"),
+        (["direction=up"], "direction=up: must be one of minimize, maximize"),
+        (["trainer=gpu"], "trainer.accelerator=gpu: there is no GPU here"),
+        (["trainer.accelerator=warp"], "trainer.accelerator=warp: must be one of"),
+        (["task.loss=l3"], "task.loss=l3: must be one of mse, l1, ssim, bce"),
+        (["optimizer.lr=fast"], "optimizer.lr=fast"),
+        (["data.fold=3", "data.folds=2"], "data.fold=3"),
+    ],
+)
+def test_a_mistake_is_named_with_the_value_and_what_is_allowed(message, overrides, expected, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    found = message(*overrides)
+    assert expected in found
+    assert "Traceback" not in found
+
+
+def test_all_mistakes_are_named_at_once(message):
+    found = message("model.latent_dim=0", "data.square_ratio=2", "trainer.max_epochs=ten")
+    assert "3 problems in the settings" in found
+    assert all(key in found for key in ("model.latent_dim=0", "data.square_ratio=2", "trainer.max_epochs=ten"))
+
+
+def test_unwritable_outputs_are_named(capsys, tmp_path, fast):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SystemExit) as stop:
+        cli.guarded(lambda: runs.train(compose([f"output_dir={tmp_path}/file", *fast])))
+    assert stop.value.code == 1
+    assert f"{tmp_path}/file" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_half_written_file(capsys, tmp_path, fast, monkeypatch):
+    import errno
+    import os
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit) as stop:
+        cli.guarded(lambda: runs.train(compose([f"output_dir={tmp_path}/out", *fast])))
+    assert stop.value.code == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("model.latnt_dim=3", "unknown setting 'model.latnt_dim'; did you mean 'model.latent_dim'?"),
+        ("latent_dim=3", "did you mean 'model.latent_dim'?"),
+        ("experiment=jiont", "did you mean 'joint'?"),
+        ("model.latent_dim=[1", "model.latent_dim=[1"),
+    ],
+)
+def test_an_override_that_cannot_be_is_explained_at_once(argument, expected, command, tmp_path):
+    done = ask(command("train.py", argument), tmp_path)
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert len(done.stderr.splitlines()) < 45
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--info", "defaults-tree"]])
+def test_questions_are_answered_without_importing_torch(arguments, command, tmp_path):
+    code = (
+        "import runpy, sys, atexit\n"
+        "heavy = lambda: {'torch', 'lightning'} & set(sys.modules)\n"
+        "atexit.register(lambda: print('HEAVY' if heavy() else 'LIGHT', file=sys.stderr))\n"
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    python, script, *rest = command("train.py", *arguments)
+    done = ask([python, "-c", code, script, *rest], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "LIGHT" in done.stderr
+    assert "latent_dim" in done.stdout or "experiment: demo" in done.stdout
+
+
+def test_tab_completion_offers_experiments(command, tmp_path):
+    import os
+
+    line = "train.py experiment=jo"
+    environment = os.environ | {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+    done = ask(command("train.py", "-sc", "query=bash"), tmp_path, env=environment)
+    assert "experiment=joint" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_says_its_name_and_its_command(name):
+    assert compose([f"experiment={name}"]).name in (name, None)
+    text = (CONF / "experiment" / f"{name}.yaml").read_text()
+    assert "#   python " in text
+
+
+@pytest.mark.parametrize("debug", ["fdr", "default", "overfit"])
+def test_debug_runs(debug, train, fast):
+    epochs = ["trainer.max_epochs=1"] if debug == "overfit" else []
+    small = [o for o in fast if not o.startswith("trainer.max_epochs")]
+    assert train("experiment=joint", f"debug={debug}", *small, *epochs).metrics["test/mse"] > 0
+
+
+def test_scripts_start_in_a_folder_that_is_not_the_repository(command, tmp_path):
+    done = ask(command("evaluate.py", "--help"), tmp_path)
+    assert done.returncode == 0
+    assert "run=FOLDER" in done.stdout
+    done = ask(command("evaluate.py"), tmp_path)
+    assert done.returncode == 1
+    assert "say which run to measure" in done.stderr
