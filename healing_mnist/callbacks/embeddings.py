@@ -16,6 +16,9 @@ from healing_mnist.callbacks.figures import boards, class_names, publish, scatte
 from healing_mnist.checks import NonNegative, Positive, PositiveFloat, UserError, suggestion
 
 
+WIDEST = 128  # numbers of an embedding that are drawn; longer ones are first reduced to so many principal components
+
+
 @dataclass
 class Points:
     """What is kept of one test split: embeddings, attributes, thumbnails."""
@@ -67,7 +70,7 @@ class Embeddings(L.Callback):
         self._kept = {}
 
     def _publish(self, trainer: L.Trainer, name: str, kept: Points) -> None:
-        embedding = torch.cat(kept.embedding)
+        embedding = narrow(torch.cat(kept.embedding))
         columns = {key: torch.cat([part[key] for part in kept.attributes]).numpy() for key in kept.attributes[0]}
         plane = project(embedding.numpy(), self.perplexity, self.seed)
         table = [
@@ -101,6 +104,16 @@ def choose(batch: Batch, names: Sequence[str] | None) -> dict[str, Tensor]:
     if names is None:  # all, but no copy of the class under another name
         return {k: v for k, v in known.items() if k == "class" or not torch.equal(v, batch.label)}
     return {name: known[name] for name in names}
+
+
+def narrow(embedding: Tensor) -> Tensor:
+    """(N, d) to (N, at most `WIDEST`): t-SNE slows with d, and the projector's text file grows with it."""
+    if embedding.shape[1] <= WIDEST:
+        return embedding
+    from sklearn.decomposition import PCA
+
+    components = PCA(min(WIDEST, len(embedding)), random_state=0).fit_transform(embedding.numpy())
+    return torch.from_numpy(components)
 
 
 def project(embedding: np.ndarray, perplexity: float, seed: int) -> np.ndarray:

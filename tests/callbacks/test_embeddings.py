@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from healing_mnist.batch import Batch
-from healing_mnist.callbacks.embeddings import Embeddings, choose, project
+from healing_mnist.callbacks.embeddings import WIDEST, Embeddings, choose, narrow, project
 from healing_mnist.checks import UserError
 
 
@@ -29,6 +29,15 @@ def test_tsne_keeps_far_groups_apart():
     spread = np.linalg.norm(plane.reshape(3, 20, 2) - middles[:, None], axis=-1).max()
     gaps = [np.linalg.norm(middles[i] - middles[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     assert min(gaps) > 2 * spread
+
+
+def test_long_embeddings_keep_their_distances():
+    torch.manual_seed(0)
+    flat = torch.randn(30, 5) @ torch.randn(5, 1000)  # a thousand numbers, five of them free
+    short = narrow(flat)
+    assert short.shape == (30, min(30, WIDEST))
+    torch.testing.assert_close(torch.cdist(short, short), torch.cdist(flat, flat), rtol=1e-3, atol=0.1)
+    assert torch.equal(narrow(flat[:, :WIDEST]), flat[:, :WIDEST])
 
 
 def test_unknown_attribute_is_named():
