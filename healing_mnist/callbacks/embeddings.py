@@ -15,7 +15,6 @@ from healing_mnist.batch import Batch, Output
 from healing_mnist.callbacks.figures import boards, class_names, publish, scatter, split_prefix, styled, subplots
 from healing_mnist.checks import NonNegative, Positive, PositiveFloat, UserError, suggestion
 
-
 WIDEST = 128  # numbers of an embedding that are drawn; longer ones are first reduced to so many principal components
 
 
