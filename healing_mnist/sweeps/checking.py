@@ -10,20 +10,21 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checks import UserError
+from healing_mnist.sweeps.composing import Composer
 from healing_mnist.sweeps.launcher import prepare_process
 from healing_mnist.sweeps.pool import Job, Pool, tail
 
 Found = list[tuple[str, str]]  # job -> what is wrong with it
 
 
-def check(pool: Pool, config: DictConfig, folder: Path, jobs: Mapping[str, Sequence[str]]) -> set[str]:
+def check(pool: Pool, composer: Composer, folder: Path, jobs: Mapping[str, Sequence[str]]) -> set[str]:
     """Check all jobs (name of its folder -> overrides), in the pool's slots because it needs what the jobs need.
 
     Returns the names of those that are finished. Raises one UserError with every problem there is.
     """
     parts = [dict(list(jobs.items())[i :: len(pool.slots)]) for i in range(len(pool.slots))]
     checks = [
-        Job(f"checks {i}", partial(_check, config, folder, part), folder / f"checks-{i}.log")
+        Job(f"checks {i}", partial(_check, composer, folder, part), folder / f"checks-{i}.log")
         for i, part in enumerate(parts)
         if part
     ]
@@ -41,28 +42,28 @@ def check(pool: Pool, config: DictConfig, folder: Path, jobs: Mapping[str, Seque
     return done
 
 
-def _check(config: DictConfig, folder: Path, jobs: Mapping[str, Sequence[str]]) -> tuple[Found, set[str]]:
+def _check(composer: Composer, folder: Path, jobs: Mapping[str, Sequence[str]]) -> tuple[Found, set[str]]:
     prepare_process()
     from healing_mnist import cli
 
-    HydraConfig.instance().set_config(config)  # some strategies are refused inside a sweep
+    HydraConfig.instance().set_config(composer.master)  # some strategies are refused inside a sweep
     wrong: Found = []
     done: set[str] = set()
     for name, overrides in jobs.items():
         try:
-            if _finished(folder / name, overrides):
+            if _finished(folder / name, composer(overrides)):
                 done.add(name)
         except Exception as error:
             wrong.append((name, cli.explain(error)))
     return wrong, done
 
 
-def _finished(place: Path, overrides: Sequence[str]) -> bool:
+def _finished(place: Path, config: DictConfig) -> bool:
     """Whether this very run is finished; raises what is wrong with it where it is not."""
     from healing_mnist import build
-    from healing_mnist.config import compose, difference, plain
+    from healing_mnist.config import difference, plain
 
-    config, saved = compose(overrides), place / "config.yaml"
+    config, saved = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), place / "config.yaml"
     if saved.exists() and (changed := difference(plain(OmegaConf.load(saved)), plain(config))):
         lines = [f"{key}: {old} there, {new} now" for key, (old, new) in changed.items()]
         raise UserError("\n  ".join(["its folder holds a run with other settings:", *lines]))

@@ -103,13 +103,15 @@ class Definition:
 
 def job_name(point: Point) -> str:
     """Name of a job's folder: what varies."""
-    return folder_name({key: value_of(text) for key, text in point.items()})
+    keys = {key: key.lstrip("+~").split("@")[0].replace("/", ".") for key in point}
+    return folder_name({keys[key]: value_of(text) for key, text in point.items()})
 
 
-def default_folder(output_dir: str, name: str, fixed: list[str]) -> Path:
-    """``<output_dir>/sweeps/<name>[,<what else was overridden>]``: the same command finds its folder again."""
-    settings = dict(override.lstrip("+~").split("=", 1) for override in fixed if "=" in override)
-    settings = {key: value for key, value in settings.items() if key not in ("experiment", *INCIDENTAL)}
+def default_folder(output_dir: str, name: str, said: list[str]) -> Path:
+    """``<output_dir>/sweeps/<name>[,<overrides said with it>]``: the same command finds its folder again."""
+    settings = dict(override.lstrip("+~").split("=", 1) for override in said if "=" in override)
+    hidden = {"fresh", *INCIDENTAL} | ({"experiment"} if name.startswith(f"{settings.get('experiment')}-") else set())
+    settings = {key.replace("/", "."): value for key, value in settings.items() if key not in hidden}
     return Path(output_dir) / "sweeps" / (f"{name},{folder_name(settings)}" if settings else name)
 
 

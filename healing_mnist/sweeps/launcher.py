@@ -14,6 +14,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from healing_mnist.sweeps.composing import Composer, filled
 from healing_mnist.sweeps.pool import Job, Outcome, Pool
 from healing_mnist.sweeps.slots import describe, make_slots
 
@@ -57,8 +58,12 @@ class SlotLauncher(Launcher):
         on_start: Callable[[Job], None] = lambda job: None,
     ) -> Iterator[Outcome]:
         """Yield outcomes as jobs end; `jobs` are (name, overrides, folder), drawn one by one as slots fall free."""
-        call = partial(run_one, self.context, self.task, self.config)
-        made = (Job(name, partial(call, overrides, i), at / "job.log") for i, (name, overrides, at) in enumerate(jobs))
+        composer = Composer(self.context.config_loader, self.config)
+        call = partial(run_one, self.context, self.task)
+        made = (
+            Job(name, partial(call, i, *composer.split(overrides), overrides), at / "job.log")
+            for i, (name, overrides, at) in enumerate(jobs)
+        )
         return pool.run(made, on_start)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -77,15 +82,15 @@ class SlotLauncher(Launcher):
 
 
 def run_one(
-    context: HydraContext, task: TaskFunction, config: DictConfig, overrides: Sequence[str], number: int
+    context: HydraContext, task: TaskFunction, number: int, shared: DictConfig, values: list, overrides: Sequence[str]
 ) -> Any:
-    """Compose and run one job of a multirun; the body of a job's process."""
+    """Run one job of a multirun, the body of its process: `values` are put into a configuration that jobs share."""
     prepare_process()
     setup_globals()
-    job = context.config_loader.load_sweep_config(config, list(overrides))
-    with open_dict(job):
-        job.hydra.job.id = job.hydra.job.num = number
-    done = run_job(task, job, "hydra.sweep.dir", "hydra.sweep.subdir", context)
+    config = filled(shared, values, overrides)
+    with open_dict(config):
+        config.hydra.job.id = config.hydra.job.num = number
+    done = run_job(task, config, "hydra.sweep.dir", "hydra.sweep.subdir", context)
     return done.return_value  # raises what the task raised
 
 

@@ -149,23 +149,23 @@ def parallel_coordinates(results: Results) -> Figure | None:
 
 @styled
 def boxes(results: Results) -> Figure | None:
-    """The objective by the values of each setting that is no number, over all runs."""
-    objective = results.definition.objective
-    runs = _runs(results, objective)
-    keys = [key for key in _keys(results) if any(isinstance(run.point[key], (str, bool)) for run in runs)]
-    if not keys:
+    """Metrics by the values of each setting that is no number, over all runs."""
+    metrics = _metrics(results)[:2]
+    keys = [key for key in _keys(results) if any(not _number(run.point[key]) for run in results.runs.values())]
+    if not keys or not metrics or len(results.settings()) <= 2 + len(keys):
         return None
-    figure, grid = subplots(1, len(keys), size=(4.0, 3.2), squeeze=False)
-    for axes, key in zip(grid[0], keys, strict=True):
-        groups: dict[str, list[float]] = {}
-        for run in runs:
-            groups.setdefault(str(run.point[key]), []).append(run.metrics[objective])
-        axes.boxplot(list(groups.values()), medianprops={"color": COLORS[2]}, flierprops={"markersize": 3})
-        labels = [f"{name}\n({len(values)} runs)" for name, values in groups.items()]
-        axes.set_xticks(range(1, len(groups) + 1), labels, rotation=30 * (len(groups) > 4))
-        axes.set_xlabel(key)
-        axes.set_ylabel(objective)
-        _log_if_wide(axes.set_yscale, [value for values in groups.values() for value in values])
+    figure, grid = subplots(len(metrics), len(keys), size=(4.0, 2.8), squeeze=False)
+    for row, metric in zip(grid, metrics, strict=True):
+        for axes, key in zip(row, keys, strict=True):
+            groups: dict[str, list[float]] = {}
+            for run in _runs(results, metric):
+                groups.setdefault(str(run.point[key]), []).append(run.metrics[metric])
+            axes.boxplot(list(groups.values()), medianprops={"color": COLORS[2]}, flierprops={"markersize": 3})
+            labels = [f"{name}\n({len(values)} runs)" for name, values in groups.items()]
+            axes.set_xticks(range(1, len(groups) + 1), labels, rotation=30 * (len(groups) > 4))
+            axes.set(xlabel=key, ylabel=metric)
+            _log_if_wide(axes.set_yscale, [value for values in groups.values() for value in values])
+    figure.suptitle(f"{results.definition.name}: by category", fontsize=10)
     return figure
 
 

@@ -2,13 +2,22 @@
 
 import gc
 import importlib
+import pkgutil
 
+import healing_mnist
 from healing_mnist import runs  # noqa: F401
 from healing_mnist.sweeps.launcher import prepare_process
 
-# Imported late by torch, lightning and the project itself, each for the first time in the middle of a training.
-for module in ("matplotlib.backends.backend_agg", "torch._dynamo", "torch.utils.tensorboard", "sklearn.datasets"):
-    importlib.import_module(module)
+for package in ("callbacks", "data", "networks", "tasks"):  # what a configuration may name
+    for module in pkgutil.walk_packages([f"{healing_mnist.__path__[0]}/{package}"], f"healing_mnist.{package}."):
+        importlib.import_module(module.name)
+for name in (
+    "matplotlib.backends.backend_agg",
+    "torch.utils.tensorboard",
+    "sklearn.datasets",
+    "healing_mnist.sweeps.plots",
+):
+    importlib.import_module(name)  # imported in the middle of a training, or for the summary
 
 prepare_process()
 gc.collect()

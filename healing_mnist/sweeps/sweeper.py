@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from healing_mnist.checks import UserError
 from healing_mnist.config import as_override
 from healing_mnist.sweeps import checking, points
+from healing_mnist.sweeps.composing import Composer
 from healing_mnist.sweeps.definition import Definition, Settings, default_folder, job_name, only_one, settings_of
 from healing_mnist.sweeps.display import Display
 from healing_mnist.sweeps.launcher import PRELOAD, SlotLauncher
@@ -55,17 +56,20 @@ class PointSweeper(Sweeper):
         """What is fixed, what varies by itself and what varies together; the command line wins over the yaml."""
         given = [argument for argument in arguments if not argument.startswith(("sweep=", "sweep."))]
         fixed, varied = points.parse(given, self.loader)
+        self.said = list(fixed.values())
         here = fixed.keys() | {key.lstrip("+~") for key in varied}
-        experiment = self.config.hydra.runtime.choices.get("experiment")
-        if experiment and "experiment" not in here:
-            fixed = {"experiment": f"experiment={experiment}", **fixed}
-        _, listed = points.parse(points.from_yaml({k: v for k, v in settings.params.items() if k not in here}))
+        written = points.from_yaml({key: value for key, value in settings.params.items() if key not in here})
+        kept, listed = points.parse(written, self.loader)
         groups = [{k: v for k, v in group.items() if k not in here} for group in settings.zip]
         together = points.pairs([group for group in groups if group])
         if not (listed or varied or together):
             raise UserError(
                 "nothing varies: name a sweep (sweep=...) or give a setting several values (model.latent_dim=3,4,5)"
             )
+        fixed = kept | fixed
+        experiment = self.config.hydra.runtime.choices.get("experiment")
+        if experiment and not any("experiment" in part for part in (fixed, listed, varied, *groups)):
+            fixed = {"experiment": f"experiment={experiment}"} | fixed
         return fixed, list((listed | varied).values()), together
 
     def _define(self, settings: Settings, dimensions: list, together: list) -> Definition:
@@ -81,9 +85,9 @@ class PointSweeper(Sweeper):
         varied = {d.key: str(d) for d in dimensions}
         varied |= {key: ", ".join(point[key] for point in group) for group in together for key in group[0]}
         names = [job_name(point) for point in found]
-        choices = self.config.hydra.runtime.choices
+        experiment = self.config.hydra.runtime.choices.get("experiment")
         return Definition(
-            name=settings.name or f"{choices.get('experiment')}-{','.join(key.rsplit('.', 1)[-1] for key in varied)}",
+            name=settings.name or f"{experiment}-{','.join(key.rsplit('.', 1)[-1] for key in varied)}",
             method=settings.method,
             objective=settings.objective or self.config.objective,
             direction=settings.direction or self.config.direction,
@@ -97,7 +101,7 @@ class PointSweeper(Sweeper):
     def _folder(self, definition: Definition) -> Path:
         if any(override.startswith("hydra.sweep.dir=") for override in self.config.hydra.overrides.hydra):
             return Path(self.config.hydra.sweep.dir)
-        return default_folder(self.config.output_dir, definition.name, definition.fixed)
+        return default_folder(self.config.output_dir, definition.name, self.said)
 
     def _run(self, settings: Settings, definition: Definition, dimensions: Sequence[points.Dimension]) -> None:
         total = settings.trials if settings.method == "tpe" else len(definition.points)
@@ -125,9 +129,10 @@ class PointSweeper(Sweeper):
         self, settings: Settings, definition: Definition, dimensions: Sequence[points.Dimension], pool: Pool
     ) -> tuple[Iterator[str], Callable[[Run], None]]:
         """Check all jobs; return the names of those to run, and whom to tell how they ended."""
+        composer = Composer(self.loader, self.config)
         if settings.method != "tpe":
             jobs = {name: self._overrides(point, name) for name, point in definition.points.items()}
-            done = checking.check(pool, self.config, self.folder, jobs)
+            done = checking.check(pool, composer, self.folder, jobs)
             return iter([name for name in definition.points if name not in done]), lambda run: None
         from healing_mnist.sweeps.search import Search
 
@@ -135,8 +140,8 @@ class PointSweeper(Sweeper):
             target = "healing_mnist.sweeps.pruning.Pruning"
             self.fixed["callbacks.pruning"] = f"+callbacks.pruning={{_target_:{target},monitor:${{objective}}}}"
         search = Search(self.folder, definition, dimensions, settings)
-        probes = {f"probe {i}": self._overrides(point) for i, point in enumerate(search.corners())}
-        checking.check(pool, self.config, self.folder, probes)
+        probes = {f"probe {i}": self._overrides(point, "probe") for i, point in enumerate(search.corners())}
+        checking.check(pool, composer, self.folder, probes)
         return iter(search), search.tell
 
     def _overrides(self, point: points.Point, name: str | None = None) -> list[str]:
