@@ -7,6 +7,7 @@ import logging.config
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ def main(task: Callable[[DictConfig], Any], config_name: str) -> None:
     from healing_mnist import sweeps
 
     register_resolvers()
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+        guarded(lambda: print(help_text(config_name, overrides)))
+        return
     sweeps.register()
 
     @functools.wraps(task)
@@ -34,6 +39,27 @@ def main(task: Callable[[DictConfig], Any], config_name: str) -> None:
         return guarded(lambda: task(cfg))  # here too, or Hydra adds words of its own
 
     guarded(lambda: hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(job)())
+
+
+def help_text(config_name: str, overrides: Sequence[str]) -> str:
+    """Groups with their options, and every setting with its value; Hydra's own help takes a second longer."""
+    script = Path(sys.argv[0]).name
+    groups = {}
+    for path in sorted(CONF.rglob("*.yaml")):
+        group = path.parent.relative_to(CONF).as_posix()
+        if group != "." and not group.startswith("hydra/"):
+            groups.setdefault(group, []).append(path.stem)
+    listed = [f"{group}: {', '.join(options)}" for group, options in groups.items()]
+    return "\n".join(
+        [
+            f"{script}: {(sys.modules['__main__'].__doc__ or '').strip()}",
+            "\nGroups, each exchanged as a whole with GROUP=OPTION; options with -m are swept:\n",
+            *(textwrap.fill(line, 110, initial_indent="  ", subsequent_indent="    ") for line in listed),
+            "\nSettings, each overridden with KEY=VALUE:\n",
+            OmegaConf.to_yaml(compose(overrides, config_name)),
+            "Also: -m (sweep), --cfg job, --info defaults-tree, -sc install=bash (tab completion), --hydra-help",
+        ]
+    )
 
 
 def start_logging() -> None:
@@ -57,6 +83,8 @@ def guarded(work: Callable[[], Any]) -> Any:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         print(f"Error: {explain(error)}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # `train.py --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
