@@ -1,0 +1,114 @@
+"""Predictions in context: whole sequences, every frame predicted from those just before it, and rolled out (R2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from healing_mnist.batch import Batch
+from healing_mnist.callbacks.figures import Table, image_grid, publish, publish_gif
+from healing_mnist.checks import Positive
+
+ORANGE = torch.tensor([1.0, 0.66, 0.04])
+
+
+class Context(L.Callback):
+    """Draw whole test sequences of `AutoregressiveDigits`: the truth, its frames predicted one by one, and a roll-out.
+
+    One by one, a frame is predicted from the true frames before it, as many as a window has inputs. The roll-out has
+    seen the first of these only and goes on from its own predictions. Predicted frames are outlined, held-out ones named.
+    Published as ``context_n6`` and ``context_n3``, with the MSE of every frame in the CSV, and as a GIF.
+
+    Args:
+        sequences: of each, N6 and N3.
+    """
+
+    def __init__(self, sequences: Positive = 3):
+        self.sequences = sequences
+
+    def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        data = trainer.datamodule
+        for split in ("n6", "n3"):
+            numbers = data.sequences_of[split][: self.sequences].tolist()
+            truth = torch.stack([data.whole_sequence(number) for number in numbers])
+            shown = predict(task, truth.to(task.device), data.window - data.horizon)
+            held_out = list(data.held_out.values()) if split == "n6" else []
+            rows = table(numbers, truth, shown, held_out)
+            publish(trainer, f"context_{split}", draw(split, numbers, truth, shown, held_out), rows)
+            publish_gif(trainer, f"context_{split}", animation(truth, shown))
+
+
+@torch.no_grad()
+def predict(task: Any, truth: Tensor, inputs: int) -> dict[str, Tensor]:
+    """Frames from `inputs` on of sequences (S, T, C, H, W), each (S, T - inputs, C, H, W) on the CPU."""
+    count, frames = truth.shape[:2]
+    windows = torch.stack([truth[:, t : t + inputs] for t in range(frames - inputs)], 1).flatten(0, 1)
+    one_by_one = _forward(task, windows, 1)[:, 0].unflatten(0, (count, -1))
+    rolled_out = _forward(task, truth[:, :inputs], frames - inputs)
+    return {"one by one": one_by_one, "rolled out": rolled_out}
+
+
+def _forward(task: Any, frames: Tensor, steps: int) -> Tensor:
+    nothing = frames.new_zeros(len(frames), steps, *frames.shape[2:])
+    label = torch.zeros(len(frames), dtype=torch.int64, device=frames.device)
+    with task.trainer.precision_plugin.forward_context():
+        return task(Batch(frames, nothing, label, label)).image.float().cpu()
+
+
+def table(numbers: list[int], truth: Tensor, shown: dict[str, Tensor], held_out: list[int]) -> Table:
+    """Error of every predicted frame, counted from 1, and of the frame before it in its place."""
+    rows = []
+    for name, images in [*shown.items(), ("last frame", truth[:, -1 - next(iter(shown.values())).shape[1] : -1])]:
+        first = truth.shape[1] - images.shape[1]
+        errors = (images - truth[:, first:]).square().flatten(2).mean(2)
+        rows += [
+            {"sequence": number, "frame": t, "held_out": int(t in held_out), "prediction": name, "mse": error}
+            for number, own in zip(numbers, errors.tolist(), strict=True)
+            for t, error in enumerate(own, start=first + 1)
+        ]
+    return rows
+
+
+def draw(split: str, numbers: list[int], truth: Tensor, shown: dict[str, Tensor], held_out: list[int]) -> Figure:
+    rows, labels, captions = [], [], []
+    for s, number in enumerate(numbers):
+        rows.append(list(truth[s]))
+        labels.append(f"#{number} truth")
+        captions.append([])
+        for name, images in shown.items():
+            first = truth.shape[1] - images.shape[1]
+            errors = (images[s] - truth[s, first:]).square().flatten(1).mean(1).tolist()
+            rows.append([*truth[s, :first], *outlined(images[s])])
+            labels.append(name)
+            captions.append([*[None] * first, *(f"{error:.4f}" for error in errors)])
+    return image_grid(
+        rows,
+        row_labels=labels,
+        column_labels=[f"{t} held out" if t in held_out else f"{t}" for t in range(1, truth.shape[1] + 1)],
+        captions=captions,
+        title=f"{split.upper()}: predicted frames are outlined, with MSE per pixel",
+    )
+
+
+def outlined(images: Tensor) -> Tensor:
+    """(..., C, H, W) grey or RGB to RGB with an orange border of one pixel."""
+    images = images.clamp(0, 1).expand(*images.shape[:-3], 3, *images.shape[-2:]).clone()
+    color = ORANGE.view(3, 1)
+    for edge in (images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]):
+        edge.copy_(color.expand_as(edge))
+    return images
+
+
+def animation(truth: Tensor, shown: dict[str, Tensor]) -> Tensor:
+    """(T, 3, height, width): sequences side by side, truth on top, predictions below."""
+    parts = [truth.expand(*truth.shape[:2], 3, *truth.shape[-2:])]
+    for images in shown.values():
+        first = truth.shape[1] - images.shape[1]
+        parts.append(torch.cat((parts[0][:, :first], outlined(images)), 1))
+    return torch.cat([torch.cat(list(part), -1) for part in parts], -2)

@@ -1,0 +1,154 @@
+"""How the error of predictions grows as the input is damaged: noise of three kinds, a missing region (R2 3.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from healing_mnist.callbacks.figures import COLORS, Table, publish, some_rows, styled, subplots
+from healing_mnist.callbacks.sequences import row_errors
+from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
+from healing_mnist.data import corruptions
+
+Noise = Literal["gaussian", "poisson", "salt_and_pepper"]
+UNITS = {"missing_region": "side of the missing region (pixels)"}  # of the axes, where not an intensity
+
+
+class Robustness(L.Callback):
+    """Mean squared error over the intensity of noise and over the side of a missing region, on each of `splits`.
+
+    Only inputs are damaged, with the same seeds at every level; the region lies at the same place in all frames of a
+    row. Beside the network stand the task's baselines on the same damaged input. Published as ``robustness_<name>``
+    for each damage, and ``robustness`` with all of them for the network alone.
+
+    Args:
+        noises: functions of `data.corruptions`.
+        intensities: how many, evenly from 0 to `max_intensity`.
+        max_intensity: the strongest noise, at most 1.
+        max_side: of the missing region, in pixels; all sides from 0. None: the smaller side of the image.
+        splits: test splits; None: all there are.
+        rows: rows of each split, evenly spread.
+        seed: of the noise and the places.
+    """
+
+    def __init__(
+        self,
+        noises: Sequence[Noise] = ("gaussian", "poisson", "salt_and_pepper"),
+        intensities: Positive = 100,
+        max_intensity: Fraction = 1.0,
+        max_side: NonNegative | None = None,
+        splits: Sequence[str] | None = None,
+        rows: Positive = 200,
+        seed: NonNegative = 0,
+    ):
+        self.noises = noises
+        self.intensities = torch.linspace(0, max_intensity, intensities, dtype=torch.float64).tolist()
+        self.max_side, self.splits, self.rows, self.seed = max_side, splits, rows, seed
+
+    def setup(self, trainer: L.Trainer, task: Any, stage: str) -> None:
+        known, side = trainer.datamodule.test_splits, min(trainer.datamodule.image_shape[1:])
+        unknown = set(self.splits or ()) - set(known)
+        if unknown:
+            raise UserError(
+                f"analysis.robustness.splits: unknown {', '.join(sorted(unknown))}; allowed: {', '.join(known)}"
+            )
+        if self.max_side is not None and self.max_side > side:
+            raise UserError(f"analysis.robustness.max_side={self.max_side}: at most {side}, the side of the image")
+
+    def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        splits = self.splits or trainer.datamodule.test_splits
+        rows = [row for split in splits for row in self._measure(trainer, task, split)]
+        for name in [*self.noises, "missing_region"]:
+            own = [row for row in rows if row["damage"] == name]
+            publish(trainer, f"robustness_{name}", draw(own), own)
+        network = [row for row in rows if row["predictor"] == "network"]
+        publish(trainer, "robustness", draw_together(network), network)
+
+    @torch.no_grad()
+    def _measure(self, trainer: L.Trainer, task: Any, split: str) -> Table:
+        data, errors = trainer.datamodule, {}
+        index = some_rows(trainer, split, self.rows, task.device)
+        for part in index.split(data.eval_batch_size):
+            batch = data.batch(split, part)
+            seeds = (batch.index + self.seed * 1_000_003).to(torch.int64)
+            for damage, level, corrupt in self._levels(min(data.image_shape[1:])):
+                damaged = replace(batch, input=corrupt(batch.input, level, seeds))
+                with trainer.precision_plugin.forward_context():
+                    images = {"network": task(damaged).image}
+                images |= {name: task.baseline(name, damaged) for name in task.baseline_names()}
+                for predictor, image in images.items():
+                    key = damage, level, predictor
+                    errors.setdefault(key, []).append(row_errors(batch, image, task).double().cpu())
+        return [
+            {"split": split, "damage": damage, "level": level, "predictor": predictor} | statistics(torch.cat(parts))
+            for (damage, level, predictor), parts in errors.items()
+        ]
+
+    def _levels(self, side: int) -> Iterator[tuple[str, float, Callable[[Tensor, Any, Tensor], Tensor]]]:
+        for noise in self.noises:
+            for intensity in self.intensities:
+                yield noise, intensity, getattr(corruptions, noise)
+        for width in range((side if self.max_side is None else self.max_side) + 1):
+            yield "missing_region", width, corruptions.missing_region
+
+
+def statistics(errors: Tensor) -> dict[str, float]:
+    """Mean of the rows' errors and its standard error."""
+    spread = errors.std().item() / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
+    return {"count": len(errors), "mse": errors.mean().item(), "standard_error": spread}
+
+
+def series(rows: Table, **chosen: Any) -> tuple[list[float], list[float], list[float]]:
+    """Level, mean and standard error of the rows that have the values `chosen`."""
+    own = [row for row in rows if all(row[key] == value for key, value in chosen.items())]
+    return tuple([row[key] for row in own] for key in ("level", "mse", "standard_error"))
+
+
+@styled
+def draw(rows: Table) -> Figure:
+    """One damage: a panel for each split, a curve for each predictor, shaded by twice the standard error."""
+    splits, predictors = (list(dict.fromkeys(row[key] for row in rows)) for key in ("split", "predictor"))
+    damage = rows[0]["damage"]
+    figure, axes = subplots(1, len(splits), (3.6, 2.8), squeeze=False, sharey=True)
+    for axis, split in zip(axes.flat, splits, strict=True):
+        for color, predictor in zip(COLORS, predictors, strict=False):
+            level, mean, error = series(rows, split=split, predictor=predictor)
+            label = predictor if predictor == "network" else f"baseline: {predictor}"
+            axis.plot(level, mean, color=color, label=label)
+            bands = [[m + sign * 2 * e for m, e in zip(mean, error, strict=True)] for sign in (-1, 1)]
+            axis.fill_between(level, *bands, color=color, alpha=0.2, linewidth=0)
+        axis.set(title=split.upper(), xlabel=UNITS.get(damage, "intensity of the noise"), ylim=(0, None))
+        axis.grid()
+    axes[0, 0].set_ylabel("MSE per pixel on [0, 1]")
+    axes[0, 0].legend()
+    figure.suptitle(f"Error with damaged input: {damage.replace('_', ' ')}", fontsize=10)
+    return figure
+
+
+@styled
+def draw_together(rows: Table) -> Figure:
+    """The network alone: noises in one panel, the missing region in the other; splits by line style."""
+    figure, axes = subplots(1, 2, (3.9, 3.0), sharey=True)
+    splits, damages = (list(dict.fromkeys(row[key] for row in rows)) for key in ("split", "damage"))
+    for color, damage in zip(COLORS, damages, strict=False):
+        axis = axes[int(damage == "missing_region")]
+        for style, split in zip(("-", "--", ":", "-."), splits, strict=False):
+            level, mean, _ = series(rows, split=split, damage=damage)
+            axis.plot(level, mean, style, color=color, label=f"{damage.replace('_', ' ')}, {split.upper()}")
+            axis.set_xlabel(UNITS.get(damage, "intensity of the noise"))
+    for axis in axes:
+        axis.set_ylim(0, None)
+        axis.grid()
+        axis.legend()
+    axes[0].set_ylabel("MSE per pixel on [0, 1]")
+    figure.suptitle("Error of the network with damaged input", fontsize=10)
+    return figure

@@ -1,0 +1,79 @@
+"""Whole sequences: which frames each prediction has seen, its error, where it is marked."""
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+
+from healing_mnist.batch import Output
+from healing_mnist.callbacks.context import Context, animation, outlined, predict
+from healing_mnist.data.autoregressive import AutoregressiveDigits
+from healing_mnist.tasks.next_frame import NextFrame
+
+
+class Halves(nn.Module):
+    """Half the last frame plus a tenth of the first; further frames likewise from the predictions."""
+
+    def forward(self, frames, lengths=None, observed=None, steps=1):
+        images = []
+        for _ in range(steps):
+            images.append(0.5 * frames[:, -1] + 0.1 * frames[:, 0])
+            frames = torch.cat((frames[:, 1:], images[-1][:, None]), 1)
+        return Output(image=torch.stack(images, 1))
+
+
+@pytest.fixture
+def tested(tmp_path):
+    """Trainer, task and data after a test with the callback."""
+    data = AutoregressiveDigits(sequences=30, novel_sequences=5, size=12, frames=8, components=5)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = L.Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[Context(sequences=2)], **quiet)
+    task = NextFrame(Halves())
+    trainer.test(task, data, verbose=False)
+    return trainer, task, data
+
+
+def test_figures_and_numbers(tested, read_csv, tmp_path):
+    data = tested[2]
+    for split, held_out in (("n6", {4, 8}), ("n3", set())):
+        rows = read_csv(f"context_{split}")
+        assert {(tmp_path / "figures" / f"context_{split}.{ending}").is_file() for ending in ("png", "gif")} == {True}
+        numbers = data.sequences_of[split][:2].tolist()
+        assert len(rows) == 2 * 6 * 3
+        assert {int(row["frame"]) for row in rows if row["held_out"] == "1"} == held_out
+        for row in rows:
+            number, t = int(row["sequence"]), int(row["frame"]) - 1
+            assert number in numbers
+            truth = data.whole_sequence(number).double()
+            if row["prediction"] == "rolled out":
+                seen = [truth[0], truth[1]]
+                for _ in range(t - 1):
+                    seen.append(0.5 * seen[-1] + 0.1 * seen[-2])
+                image = seen[-1]
+            else:
+                image = truth[t - 1] if row["prediction"] == "last frame" else 0.5 * truth[t - 1] + 0.1 * truth[t - 2]
+            assert float(row["mse"]) == pytest.approx((image - truth[t]).square().mean().item(), rel=1e-4)
+
+
+def test_predictions_have_no_sight_of_what_they_predict(tested):
+    task = tested[1]
+    truth = torch.rand(2, 6, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    before = predict(task, truth, 3)
+    truth[:, 4:] = 0.7
+    after = predict(task, truth, 3)
+    assert torch.equal(before["one by one"][:, :2], after["one by one"][:, :2])
+    assert not torch.equal(before["one by one"][:, 2], after["one by one"][:, 2])
+    assert torch.equal(before["rolled out"], after["rolled out"])
+
+
+def test_outline_and_animation():
+    frames = torch.full((2, 4, 1, 5, 6), 0.25)
+    marked = outlined(frames)
+    assert marked.shape == (2, 4, 3, 5, 6)
+    assert torch.equal(marked[..., 1:-1, 1:-1], torch.full((2, 4, 3, 3, 4), 0.25))
+    assert (marked[..., 0, :, :].amin(-1)[..., [0, -1]] > 0.9).all()  # red is bright along the border
+    assert (marked[:, :, 2, 0] < 0.1).all()
+    moving = animation(frames, {"one by one": frames[:, 1:] * 2})
+    assert moving.shape == (4, 3, 10, 12)  # two sequences side by side, truth above prediction
+    assert torch.equal(moving[0, :, 5:], moving[0, :, :5])
+    assert (moving[1:, :, 6:9, 1:5] == 0.5).all()
