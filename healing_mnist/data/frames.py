@@ -57,22 +57,17 @@ def add_squares_(frames: Tensor, sides: Tensor, largest: int, corners: int = 1) 
         corners: how many squares a frame has, in the order top-left, top-right, bottom-left, bottom-right.
     """
     height, width = frames.shape[-2:]
-    near = torch.arange(largest, device=frames.device) < sides.unsqueeze(-1)  # (..., largest)
-    far = near.flip(-1)
-    top, bottom, left, right = (
-        slice(largest),
-        slice(height - largest, height),
-        slice(largest),
-        slice(width - largest, width),
-    )
-    for rows, row_mask, columns, column_mask in (
-        (top, near, left, near),
-        (top, near, right, far),
-        (bottom, far, left, near),
-        (bottom, far, right, far),
+    sizes = torch.arange(largest + 1, device=frames.device)
+    line = (sizes[:-1] < sizes[:, None]).float()  # row s: s ones, then zeros
+    squares = (line[:, :, None] * line[:, None, :])[sides.long()].unsqueeze(-3)  # (..., 1, largest, largest)
+    near, far_row, far_column = slice(largest), slice(height - largest, height), slice(width - largest, width)
+    for rows, columns, flipped in (
+        (near, near, ()),
+        (near, far_column, (-1,)),
+        (far_row, near, (-2,)),
+        (far_row, far_column, (-2, -1)),
     )[:corners]:
-        square = row_mask.unsqueeze(-1) & column_mask.unsqueeze(-2)  # (..., largest, largest)
-        frames[..., rows, columns].masked_fill_(square.unsqueeze(-3), 1.0)
+        frames[..., rows, columns].clamp_(min=squares.flip(flipped) if flipped else squares)
     return frames
 
 
@@ -111,14 +106,14 @@ def _rotate_choices(images: Tensor, angles: Tensor, which: Tensor) -> Tensor:
     (batch, channels, height, width), time = images.shape, angles.shape[1]
     taps, weights = _tap_tables(tuple(map(tuple, angles.tolist())), height, width)
     order = which.argsort(stable=True)
-    columns = torch.empty(height * width, batch * channels).copy_(images[order].view(-1, height * width).t()).div_(255)
+    columns = to_float(images[order]).view(-1, height * width).t()  # (H*W, B*C)
     frames = torch.empty(batch * channels, time * height * width)
     start = 0
     for choice, rows in enumerate(which.bincount(minlength=len(angles)).tolist()):
         end = start + rows * channels
         for first in range(start, end, PIECE):
             last = min(first + PIECE, end)
-            table = columns[:, first:last].contiguous()
+            table = torch.empty(height * width, last - first).copy_(columns[:, first:last])
             rotated = F.embedding_bag(taps[choice], table, per_sample_weights=weights[choice], mode="sum")
             frames[first:last] = rotated.t()
         start = end
