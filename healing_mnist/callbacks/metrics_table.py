@@ -37,7 +37,7 @@ class MetricsTable(Callback):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
         row = {"epoch": trainer.current_epoch + 1, **dict(sorted(metrics.items()))}
         self.rows.append(row)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        shown = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k == "train/loss" or k.startswith("val/"))
         seconds = time.perf_counter() - self._started
         log.info("epoch %d/%s  %s  (%.1f s)", row["epoch"], trainer.max_epochs, shown, seconds)
         text = io.StringIO()

@@ -30,7 +30,7 @@ class Joint(Reconstruction):
         **task: the arguments of `Task`.
     """
 
-    loss_names = ("loss", "reconstruction", "classification", "weight")
+    loss_names = ("loss", "reconstruction", "classification")
 
     def __init__(
         self,
