@@ -131,9 +131,10 @@ def test_same_seed_same_bits_and_another_seed_another_data_set():
     assert first.sequence_table["image"].tolist() != other.sequence_table["image"].tolist()
 
 
-def test_validation_and_test_are_the_same_for_all_variants():
+@pytest.mark.parametrize("options", [{}, {"test_fraction": 0.0, "window": 4, "horizon": 2}])
+def test_validation_and_test_are_the_same_for_all_variants(options):
     for split in ("val", "n6", "n3"):
-        base, processed = everything(cached(), split), everything(cached(variant="processed"), split)
+        base, processed = (everything(cached(variant=variant, **options), split) for variant in ("base", "processed"))
         assert torch.equal(base.input, processed.input)
         assert torch.equal(base.target, processed.target)
 
