@@ -87,8 +87,8 @@ def build_task(cfg: DictConfig | Mapping[str, Any]) -> Task:
     task = instantiate(
         parts["task"],
         network=instantiate(parts["model"], _convert_="all"),
-        optimizer=instantiate(parts["optimizer"]),
-        scheduler=instantiate(parts["scheduler"]) or None,
+        optimizer=instantiate(parts["optimizer"], _convert_="all"),
+        scheduler=instantiate(parts["scheduler"], _convert_="all") or None,
         _convert_="all",
     )
     task.config = parts
