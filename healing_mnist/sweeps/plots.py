@@ -76,7 +76,7 @@ def _lines(axes: Axes, results: Results, key: str, metric: str) -> None:
     places = dict(zip(map(id, settings), _places(axes, [s.point[key] for s in settings]), strict=True))
     groups: dict[str, list[Setting]] = {}
     for setting in settings:
-        others = ", ".join(f"{k.rsplit('.', 1)[-1]}={shown(v)}" for k, v in setting.point.items() if k != key)
+        others = _named({k: v for k, v in setting.point.items() if k != key}) or "measured"
         groups.setdefault(others, []).append(setting)
     crowded = len(groups) > len(COLORS)
     for others, members in groups.items():
@@ -97,32 +97,32 @@ def _lines(axes: Axes, results: Results, key: str, metric: str) -> None:
 
 @styled
 def trade_off(results: Results) -> Figure | None:
-    """Two test metrics against each other, a point a setting."""
+    """Two test metrics against each other, a point a setting: of images and of classes where there are both."""
     metrics = [name for name in _metrics(results) if name.startswith("test/")]
     if len(metrics) < 2:
         return None
-    settings = [s for s in results.settings() if s.mean(metrics[0]) is not None]
-    figure, axes = subplots(size=(5.0, 4.0))
-    for setting in settings:
-        x, y = (setting.mean(metric) for metric in metrics[:2])
+    across, up = metrics[0], next((name for name in metrics[1:] if name.endswith("accuracy")), metrics[1])
+    settings = [s for s in results.settings() if s.mean(across) is not None]
+    few = len(settings) <= len(COLORS)
+    figure, axes = subplots(size=(6.0 if few else 5.0, 3.8))
+    for i, setting in enumerate(settings):
         axes.errorbar(
-            x,
-            y,
-            setting.spread(metrics[1]),
-            setting.spread(metrics[0]),
+            setting.mean(across),
+            setting.mean(up),
+            setting.spread(up),
+            setting.spread(across),
             marker="o",
-            markersize=4,
-            color=COLORS[0],
+            linestyle="",
             capsize=2,
+            color=COLORS[i if few else 0],
+            label=_named(setting.point),
         )
-        if len(settings) <= 20:
-            text = ", ".join(shown(value) for value in setting.point.values())
-            axes.annotate(text, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
-    axes.set(xlabel=metrics[0], ylabel=metrics[1])
-    axes.set_title(
-        f"trade-off, by {', '.join(_keys(results))}" if len(settings) <= 20 else "trade-off, a point a setting"
-    )
-    axes.grid(True)
+    axes.set(xlabel=across, ylabel=up)
+    _log_if_wide(axes.set_xscale, [setting.mean(across) for setting in settings], factor=5)
+    axes.set_title(f"{results.definition.name}: a point a setting", fontsize=10)
+    axes.grid(True, which="both")
+    if few:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -151,8 +151,11 @@ def parallel_coordinates(results: Results) -> Figure | None:
 def boxes(results: Results) -> Figure | None:
     """Metrics by the values of each setting that is no number, over all runs."""
     metrics = _metrics(results)[:2]
-    keys = [key for key in _keys(results) if any(not _number(run.point[key]) for run in results.runs.values())]
-    if not keys or not metrics or len(results.settings()) <= 2 + len(keys):
+    words = {
+        key: {str(r.point[key]) for r in results.runs.values() if not _number(r.point[key])} for key in _keys(results)
+    }
+    keys = [key for key, values in words.items() if len(values) > 1 and results.count("finished") >= 3 * len(values)]
+    if not keys or not metrics:
         return None
     figure, grid = subplots(len(metrics), len(keys), size=(4.0, 2.8), squeeze=False)
     for row, metric in zip(grid, metrics, strict=True):
@@ -197,17 +200,16 @@ def _keys(results: Results) -> list[str]:
 
 
 def _metrics(results: Results) -> list[str]:
-    """What is worth a plot: the objective, what the report gives, then the other test metrics."""
-    names = [n for n in results.metric_names() if n == results.definition.objective or n.startswith("test/")]
-    reported = [name for name in names if any(name in row for row in results.definition.report)]
-    head = [] if len(reported) >= MAX_METRICS else [results.definition.objective]
+    """What is worth a plot: what the report gives, else the objective and the usual test metrics."""
+    objective = results.definition.objective
+    reported = [name for row in results.definition.report for name in row if name not in results.definition.varied]
     usual = [f"test/{name}" for name in ("mse", "accuracy", "loss")]
-    order = dict.fromkeys([*head, *reported, *(name for name in usual if name in names), *names])
-    different: dict[tuple, str] = {}  # the loss often is one of the metrics under another name
-    for name in order:
-        if name in names:
-            different.setdefault(tuple(run.metrics[name] for run in _runs(results, name)), name)
-    return list(different.values())[:MAX_METRICS]
+    names = results.distinct_metrics([*reported, objective, *usual])
+    return [name for name in names if name == objective or not name.startswith("val/")][:MAX_METRICS]
+
+
+def _named(point: dict[str, Any]) -> str:
+    return ", ".join(f"{key.rsplit('.', 1)[-1]}={shown(value)}" for key, value in point.items())
 
 
 def _runs(results: Results, metric: str) -> list[Run]:
@@ -236,8 +238,8 @@ def _places(axes: Axes, values: Sequence[Any]) -> list[float]:
     return [float(labels.index(name)) for name in names]
 
 
-def _log_if_wide(set_scale: Any, values: Sequence[float]) -> None:
-    if values and min(values) > 0 and max(values) / min(values) > 50:
+def _log_if_wide(set_scale: Any, values: Sequence[float], factor: float = 50) -> None:
+    if values and min(values) > 0 and max(values) / min(values) > factor:
         set_scale("log")
 
 

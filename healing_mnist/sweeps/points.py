@@ -45,8 +45,10 @@ class Dimension:
         value = math.exp(generator.uniform(math.log(low), math.log(high))) if self.log else generator.uniform(low, high)
         return self.text(min(max(value, self.low), self.high))
 
-    def text(self, value: float) -> str:
+    def text(self, value: Any) -> str:
         """`value` as it is written: a float has four digits, so that names of folders stay readable and exact."""
+        if self.low is None:
+            return str(value)
         return str(round(value)) if self.integer else f"{value:.4g}"
 
     def __str__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -118,3 +119,11 @@ class Results:
         first = [self.definition.objective] if self.definition.objective in names else []
         test = sorted(name for name in names if name.startswith("test/"))
         return list(dict.fromkeys([*first, *test, *sorted(names)]))
+
+    def distinct_metrics(self, preferred: Iterable[str] = ()) -> list[str]:
+        """The metrics, `preferred` ones first, without those that are another one under a second name."""
+        different: dict[tuple, str] = {}
+        for name in [*preferred, *self.metric_names()]:
+            values = tuple(run.metrics.get(name) for run in self.runs.values() if run.state == "finished")
+            different.setdefault(values, name)
+        return [name for values, name in different.items() if any(value is not None for value in values)]

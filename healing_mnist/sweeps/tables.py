@@ -47,16 +47,17 @@ def table(results: Results) -> Table:
             key=lambda s: worst if (v := s.mean(definition.objective)) is None else v,
             reverse=definition.direction == "maximize",
         )
-    wanted = [name for name in results.metric_names() if name == definition.objective or name.startswith("test/")]
-    reported = {name for row in definition.report for name in row} - set(definition.varied)
+    reported = {name: True for row in definition.report for name in row if name not in definition.varied}
+    wanted = [name for name in results.distinct_metrics(reported) if name in reported or not name.startswith("val/")]
+    wanted = list(dict.fromkeys([definition.objective, *wanted]))
     rows = []
     for setting in settings:
         row = {key: shown(value) for key, value in setting.point.items()}
         row |= {"runs": str(setting.count("finished"))}
         row |= {state: str(setting.count(state)) for state in ("collapsed", "pruned", "failed", "unfinished")}
         row["best epoch"] = ", ".join(shown(run.epoch) for run in setting.runs if run.state == "finished")
-        for name in dict.fromkeys([*wanted, *sorted(reported)]):
-            row[name] = _spread(setting, name) if name in wanted else ""
+        for name in wanted:
+            row[name] = _spread(setting, name)
             if name in reported:
                 row[f"{name} (report)"] = shown(report_of(setting, definition.report).get(name))
         rows.append(row)
