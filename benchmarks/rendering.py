@@ -26,6 +26,7 @@ from healing_mnist.data import sources
 from healing_mnist.data.frames import add_squares_, rotate
 from healing_mnist.data.healing import HealingImages
 
+clock = time.perf_counter
 FRAMES, ANGLES, LARGEST = 6, (30, 45, 60, 75, 90), 8
 IMAGES, BATCH, STEPS = 60_000, 256, 20
 
@@ -53,21 +54,21 @@ def with_affine_grid(images: Tensor, angles: Tensor) -> Tensor:
     return F.grid_sample(repeated, grid, align_corners=True).view(*angles.shape, *images.shape[1:])
 
 
-def seconds(work: Callable[[], object], device: str) -> float:
-    start = time.perf_counter()
+def seconds(work: Callable[[], object]) -> float:
+    start = clock()
     work()
-    if device == "cuda":
+    if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def in_turns(ways: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
+def in_turns(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds of each way."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, work in ways.items():
             work()  # once unmeasured, so that none pays for what the one before left in the caches
-            taken[name].append(seconds(work, device))
+            taken[name].append(seconds(work))
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
@@ -90,7 +91,7 @@ def sequences(images: Tensor, rounds: int, device: str) -> None:
         "set of angles": lambda: rotate(images, choices, which),
         "set of angles, squares": lambda: add_squares_(rotate(images, choices, which), sides, LARGEST),
     }
-    taken = in_turns(ways, rounds, device)
+    taken = in_turns(ways, rounds)
     rate = {name: (few if "SciPy" in name else rows) / taken[name] for name in ways}
     print(f"sequences of {FRAMES} frames, {rows} at a time, {device}, {torch.get_num_threads()} threads")
     print(f"{'':28}{'a second':>12}{'x SciPy':>10}{'x kornia':>10}")
@@ -118,7 +119,7 @@ def share_of_an_epoch(data: HealingImages, rounds: int, device: str) -> None:
             task.losses(batch, task(batch))["loss"].backward()
             optimizer.step()
 
-    taken = in_turns({"render": render, "train": train}, rounds, device)
+    taken = in_turns({"render": render, "train": train}, rounds)
     steps = IMAGES / BATCH / STEPS
     print(f"\n{IMAGES:,} Healing images (half rotated, half with squares), joint autoencoder, batch {BATCH}, {device}")
     print(f"rendering {taken['render'] * steps:.3f} s, training {taken['train'] * steps:.3f} s without it")
@@ -133,8 +134,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--busy", action="store_true", help="count processor time of one thread; for a busy machine")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(1 if arguments.busy else arguments.threads)
+    if arguments.busy:
+        global clock
+        clock = time.process_time
     data = HealingImages(
         rotation_ratio=0.5,
         square_ratio=0.5,

