@@ -102,8 +102,11 @@ def folder(cfg: DictConfig) -> Path:
     """
     if cfg.get("run_dir"):
         return Path(cfg.run_dir)
-    base = plain(compose([f"experiment={cfg.name}"] if cfg.name else []))
-    changed = {key: new for key, (_, new) in difference(base, plain(cfg)).items() if new is not None or key in base}
+    base = compose([f"experiment={cfg.name}"] if cfg.name else [])
+    # As written, not resolved: what follows from another setting is not named again.
+    old, new = (OmegaConf.to_container(config, resolve=False) for config in (base, cfg))
+    present = essential(new)
+    changed = {key: present[key] for key in difference(old, new) if key in present}
     return Path(cfg.output_dir) / (cfg.name or "unnamed") / folder_name(changed)
 
 
@@ -126,7 +129,7 @@ def _short_keys(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _short_value(key: str, value: Any) -> str:
-    text = "null" if value is None else str(value)
+    text = "null" if value is None else "none" if value == {} else str(value)
     if key.endswith("_target_"):
         text = text.rsplit(".", 1)[-1]
     return re.sub(r"[^\w.+\-]+", "-", text).strip("-")

@@ -54,15 +54,12 @@ class Joint(Reconstruction):
         reconstruction = self.image_loss(output.image, batch.target)
         classification = cross_entropy(output.logits, batch.label, self.softmax_before_loss)
         loss = self.weight * reconstruction + (1 - self.weight) * classification
-        parts = {
-            "loss": loss,
-            "reconstruction": reconstruction,
-            "classification": classification,
-            "weight": self.weight,
-        }
-        if self.dynamic and self.training:
-            ratio = classification.detach() / (reconstruction.detach() + classification.detach())
-            self.weight = ratio.float()
+        parts = {"loss": loss, "reconstruction": reconstruction, "classification": classification}
+        if self.dynamic:
+            parts["weight"] = self.weight
+            if self.training:
+                ratio = classification.detach() / (reconstruction.detach() + classification.detach())
+                self.weight = ratio.float()
         return parts
 
     def make_scores(self, final: bool) -> MetricCollection:
