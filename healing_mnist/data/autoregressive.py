@@ -148,12 +148,10 @@ class AutoregressiveDigits(RenderedData):
         labels = torch.cat((base.train_labels, base.test_labels))
         n6 = self._draw_sequences("n6", self.sequences, labels)
         n3 = self._draw_sequences("n3", self.novel_sequences, labels)
-        # One row a sequence, N6 first; `split` says which of them a split of windows comes from.
-        self.sequence_table = {name: torch.cat((column, n3[name])) for name, column in n6.items()}
-        self.sequences_of = self._deal(len(n6["image"]), len(n3["image"]))
+        self.sequence_table = {name: torch.cat((column, n3[name])) for name, column in n6.items()}  # a row a sequence
+        self.sequences_of = self._deal(len(n6["image"]), len(n3["image"]))  # part -> rows of that table
+        self._base_images = base_images[self.sequence_table["image"]]  # in the order of the sequences
 
-        # Only the images in use are kept, in the order of the sequences.
-        self._base_images = base_images[self.sequence_table["image"]]
         frames = self._render()
         if self.variant in ("cleaned", "processed"):
             self.sequences_of |= self._clean(frames)
@@ -275,9 +273,7 @@ class AutoregressiveDigits(RenderedData):
         table = {name: column[sequence] for name, column in self.sequence_table.items()}
         row = torch.arange(len(windows))
         step = {name: table[name][row, frame] - table[name][row, frame - 1] for name in ("rotation", "shift")}
-        inside = (
-            torch.arange(self.frames - 1) - windows[:, :1] % self.frames
-        )  # transitions counted from the first frame
+        inside = torch.arange(self.frames - 1) - windows[:, :1] % self.frames  # transitions, from a window's first on
         return {
             "input": windows[:, :inputs],
             "target": self._target_frame[targets] if split == "train" else targets,
