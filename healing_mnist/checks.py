@@ -30,6 +30,8 @@ class Range:
     above: bool = False
 
     def __contains__(self, value: float) -> bool:
+        if value != value:
+            return False  # NaN
         if self.low is not None and (value <= self.low if self.above else value < self.low):
             return False
         return self.high is None or value <= self.high

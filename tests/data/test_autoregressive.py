@@ -243,7 +243,7 @@ def test_impossible_values_are_found_from_the_signature():
         "_target_": "healing_mnist.data.autoregressive.AutoregressiveDigits",
         "anomaly_rate": 1.5,
         "window": 0,
-        "noise": -0.1,
+        "noise": math.nan,
         "variant": "clean",
         "resample": True,
         "rotation": {"_target_": "healing_mnist.data.chains.Chain", "persistence": 2, "size": -1},
@@ -251,7 +251,7 @@ def test_impossible_values_are_found_from_the_signature():
     assert problems_of(config, "data") == [
         "data.anomaly_rate=1.5: must be a number in [0, 1]",
         "data.window=0: must be an integer at least 1",
-        "data.noise=-0.1: must be a number at least 0",
+        "data.noise=nan: must be a number at least 0",
         "data.variant=clean: must be one of base, denoised, cleaned, processed",
         "data.resample=True: unknown setting of AutoregressiveDigits",
         "data.rotation.persistence=2: must be a number in [0, 1]",
