@@ -34,7 +34,7 @@ from healing_mnist.build import build_data, build_task, check, load_task, make_t
 from healing_mnist.callbacks.metrics_table import MetricsTable
 from healing_mnist.checkpoints import load_state, read_checkpoint
 from healing_mnist.checks import UserError
-from healing_mnist.config import as_override, compose, difference, flatten, folder, folder_name, plain
+from healing_mnist.config import as_override, compose, difference, essential, flatten, folder, folder_name, plain
 from healing_mnist.files import atomic_write
 from healing_mnist.tasks.base import Task
 
@@ -148,7 +148,7 @@ def evaluate_all(runs: Sequence[Path], overrides: Sequence[str] = ()) -> list[Re
 
 
 def compare(runs: Sequence[Path], overrides: Sequence[str] = ()) -> Path | None:
-    """Draw what finished runs make of the same rows into ``<output_dir>/comparisons/``; None where their data differ."""
+    """Draw what finished runs make of the same rows into ``<output_dir>/comparisons/``; None if their data differ."""
     from healing_mnist.callbacks.figures import save
     from healing_mnist.callbacks.side_by_side import side_by_side
 
@@ -335,8 +335,12 @@ def _log_hparams(trainer: L.Trainer, cfg: DictConfig, result: Result) -> None:
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
-    settings = flatten({group: plain(cfg[group]) for group in ("data", "model", "task", "optimizer", "scheduler")})
-    settings = {k: v if isinstance(v, (int, float, bool, str)) else str(v) for k, v in settings.items()}
+    groups = essential({group: plain(cfg[group]) for group in ("data", "model", "task", "optimizer", "scheduler")})
+    settings = {
+        key.removesuffix("._target_"): value if isinstance(value, (int, float, bool)) else str(value)
+        for key, value in groups.items()
+        if not key.endswith(("._partial_", ".image_shape", ".num_classes", ".seed"))
+    }
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
         with SummaryWriter(str(result.folder)) as writer:
             # The metrics themselves were logged under these names when they were measured.
