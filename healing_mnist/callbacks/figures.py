@@ -23,6 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
 from healing_mnist.files import atomic_write
@@ -103,22 +104,36 @@ def save_table(place: Path, name: str, table: Table) -> None:
 
 
 def publish_gif(trainer: L.Trainer, name: str, frames: Tensor, seconds: float = 0.5, height: int = 224) -> None:
-    """Save an endless animation as ``figures/<name>.gif``.
+    """Save an animation as ``figures/<name>.gif`` of the run, see `save_gif`, and add it to TensorBoard."""
+    if trainer.is_global_zero:
+        content, (columns, rows) = save_gif(folder(trainer), name, frames, seconds, height)
+        image = Summary.Image(height=rows, width=columns, colorspace=3, encoded_image_string=content)
+        for board in boards(trainer):
+            summary = Summary(value=[Summary.Value(tag=name, image=image)])  # TensorBoard plays a GIF that is an image
+            board.file_writer.add_summary(summary, trainer.global_step)
+
+
+def save_gif(
+    place: Path, name: str, frames: Tensor, seconds: float = 0.5, height: int = 224
+) -> tuple[bytes, tuple[int, int]]:
+    """Save an endless animation as ``<name>.gif`` in `place`.
 
     Args:
         frames: (T, C, H, W) in [0, 1], one or three channels.
         seconds: how long each frame stays.
         height: pixels of the animation; frames are enlarged by a whole factor without smoothing.
+
+    Returns:
+        The file's content, and (width, height) in pixels.
     """
-    if trainer.is_global_zero:
-        factor = max(1, round(height / frames.shape[-2]))
-        frames = frames.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
-        first, *rest = [Image.fromarray(pixels) for pixels in (_channels_last(frames) * 255).round().astype(np.uint8)]
-        buffer = io.BytesIO()
-        first.save(
-            buffer, format="gif", save_all=True, append_images=rest, duration=round(1000 * seconds), loop=0, disposal=2
-        )
-        atomic_write(folder(trainer) / f"{name}.gif", buffer.getvalue())
+    factor = max(1, round(height / frames.shape[-2]))
+    frames = frames.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+    first, *rest = [Image.fromarray(pixels) for pixels in (_channels_last(frames) * 255).round().astype(np.uint8)]
+    buffer = io.BytesIO()
+    timing = {"duration": round(1000 * seconds), "loop": 0, "disposal": 2}
+    first.save(buffer, format="gif", save_all=True, append_images=rest, **timing)
+    atomic_write(place / f"{name}.gif", buffer.getvalue())
+    return buffer.getvalue(), first.size
 
 
 def show(trainer: L.Trainer, name: str, figure: Figure, step: int | None = None) -> None:

@@ -75,8 +75,8 @@ class Kept:
 class SequenceGrids(L.Callback):
     """Input frames, truth, prediction and their difference, a row a sequence: the best, the worst, and random ones.
 
-    Published as ``sequences_best``, ``sequences_worst`` and ``sequences_random``, and ``sequences_random`` moving, as a
-    GIF: the true sequence above, below it what the model saw and then, framed, what it predicted.
+    Published as ``sequences_best``, ``sequences_worst`` and ``sequences_random``, the last also moving, as
+    ``sequences_moving.gif``: the true sequence above, below it what the model saw and then, framed, what it predicted.
 
     Args:
         count: sequences in each grid.
@@ -115,7 +115,7 @@ class SequenceGrids(L.Callback):
                 title = f"{name.capitalize()} predictions, with MSE per pixel"
                 publish(trainer, f"{prefix}sequences_{name}", grid(rows.page, title), table(rows.page))
             moving = animation(kept["random"].page, getattr(task, "reconstructs_input", False))
-            publish_gif(trainer, f"{prefix}sequences_random", moving, seconds=0.8)
+            publish_gif(trainer, f"{prefix}sequences_moving", moving, seconds=0.8)
         self._kept = {}
 
 

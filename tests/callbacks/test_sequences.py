@@ -77,8 +77,8 @@ def test_grids_show_the_best_the_worst_and_others(run, read_csv, tags, tmp_path)
     others = [int(row["index"]) for row in read_csv("sequences_random")]
     assert len(set(others)) == 4
     assert others not in (order[:4].tolist(), order.flip(0)[:4].tolist())
-    assert {"sequences", "sequences_best", "sequences_worst", "sequences_random"} <= set(tags())
-    with Image.open(tmp_path / "figures/sequences_random.gif") as moving:
+    assert {"sequences", "sequences_best", "sequences_worst", "sequences_random", "sequences_moving"} <= set(tags())
+    with Image.open(tmp_path / "figures/sequences_moving.gif") as moving:
         assert moving.n_frames == 6  # four input frames of the longest, two predicted
 
 
