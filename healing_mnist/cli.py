@@ -104,11 +104,13 @@ def explain(error: BaseException) -> str:
         return f"cannot read '{error.override}': {str(error).splitlines()[0]}"
     cause = error
     while cause is not None:
+        if isinstance(cause, UserError):  # also one raised by a resolver, which OmegaConf wraps
+            break
         key = getattr(cause, "full_key", None)
         if key and "is not in struct" in str(cause):
             return f"unknown setting '{key}'{_nearest(key)}. (To add a setting that is not there, write +{key}=...)"
-        cause = cause.__cause__
-    return str(error).strip()
+        cause = cause.__cause__ or cause.__context__  # OmegaConf says what was behind it in the second only
+    return str(cause or error).strip()
 
 
 def _nearest(key: str) -> str:
