@@ -1,0 +1,33 @@
+"""Every named experiment runs once through: a batch of training, validation and test, its checkpoints and its figures."""
+
+import pytest
+
+from healing_mnist import runs
+from healing_mnist.config import CONF, compose
+
+SMALL = {
+    "HealingImages": ["data.limit=200"],
+    "HealingSequences": ["data.limit=200", "data.num_sequences=64", "data.num_eval_sequences=64"],
+    "AutoregressiveDigits": ["data.sequences=40", "data.novel_sequences=6"],
+    "Restoration": ["data.source=digits", "data.limit=200"],
+}
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """One for all experiments, so that an encoder several of them need is made once."""
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+def test_experiment_runs(name, outputs):
+    kind = compose([f"experiment={name}"]).data._target_.rsplit(".", 1)[-1]
+    small = [*SMALL[kind], "data.batch_size=32", "data.eval_batch_size=64"]
+    overrides = [f"experiment={name}", "debug=fdr", "trainer=cpu", f"output_dir={outputs}", *small]
+    result = runs.train(compose(overrides), overrides)
+    assert result.metrics
+    assert result.objective is not None
+    assert all((result.folder / "checkpoints" / file).exists() for file in ("best.ckpt", "last.ckpt"))
+    figures = list((result.folder / "figures").glob("*.png"))
+    assert figures
+    assert all(figure.with_suffix(".csv").exists() for figure in figures), "a figure without its numbers"
