@@ -8,6 +8,7 @@ and become `tables`, `plots` and a `page`.
 
 def register() -> None:
     """Make the launcher ``slots`` and the sweeper ``points`` known to Hydra. Imports neither torch nor lightning."""
+    from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 
     from healing_mnist.sweeps.launcher import SlotLauncher
@@ -18,3 +19,6 @@ def register() -> None:
     Plugins.is_in_toplevel_plugins_module = staticmethod(lambda name: name.startswith(homes))
     Plugins.instance().register(SlotLauncher)
     Plugins.instance().register(PointSweeper)
+    # conf/hydra/launcher has these with settings of our own; Hydra would warn about two of a name.
+    for name in ("ray", "submitit_slurm"):
+        ConfigStore.instance().repo["hydra"]["launcher"].pop(f"{name}.yaml", None)

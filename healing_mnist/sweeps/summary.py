@@ -44,14 +44,10 @@ class Reporter:
         log.info("tables, plots and page: %s", results.folder / "index.html")
         failed = [run for run in results.runs.values() if run.state in ("failed", "unfinished")]
         if failed:
-            lines = [
-                f"  {run.name}: {run.message or 'not run'}, see {results.folder / run.name / 'job.log'}"
-                for run in failed
-            ]
-            raise UserError(
-                "\n".join([f"{len(failed)} of {len(results.runs)} jobs are not finished:", *lines[:20]])
-                + "\nThe same command runs them again."
-            )
+            lines = [f"{len(failed)} of {len(results.runs)} jobs are not finished:"]
+            lines += [f"  {run.name}: {run.message or 'not run'}" for run in failed[:20]]
+            lines += [f"Their logs: {results.folder}/<job>/*.log. The same command runs them again."]
+            raise UserError("\n".join(lines))
 
 
 def draw(folder: Path) -> None:

@@ -167,7 +167,10 @@ class PointSweeper(Sweeper):
             started = time.monotonic()
             try:
                 returns = self.launcher.launch([overrides for _, overrides, _ in listed], number)
-                messages = [str(r._return_value) if r.status != JobStatus.COMPLETED else "" for r in returns]
+                messages = [
+                    f"{type(r._return_value).__name__}: {r._return_value}" if r.status != JobStatus.COMPLETED else ""
+                    for r in returns
+                ]
             except Exception as error:  # a job that was killed ends some launchers
                 messages = [f"{type(error).__name__}: {error}"] * len(listed)
             number += len(listed)

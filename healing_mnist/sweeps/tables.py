@@ -61,8 +61,8 @@ def table(results: Results) -> Table:
             if name in reported:
                 row[f"{name} (report)"] = shown(report_of(setting, definition.report).get(name))
         rows.append(row)
-    head = [c for c in rows[0] if len(rows) == 1 or len({row[c] for row in rows}) > 1] if rows else []
-    head = [c for c in head if any(row[c] not in ("", "0") for row in rows)]
+    cells = {column: [row[column] for row in rows if row[column]] for column in (rows[0] if rows else [])}
+    head = [column for column, texts in cells.items() if len(set(texts)) > 1 or (len(texts) == 1 and texts != ["0"])]
     best = results.best()
     chosen = next((i for i, setting in enumerate(settings) if best and setting.point == best.point), None)
     return Table(head, rows, chosen if len(rows) > 1 else None)

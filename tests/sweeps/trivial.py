@@ -41,9 +41,17 @@ def work(cfg: DictConfig) -> float:
         "best": {"epoch": 3, "train/loss": 0.0, "val/loss": loss},
         "objective": loss,
         "collapsed": weight == 0.75,
+        "node": _node(),
     }
     atomic_write(place / "metrics.json", json.dumps(found))
     return loss
+
+
+def _node() -> str:
+    """Where on a cluster the job ran."""
+    if "ray" in sys.modules:
+        return sys.modules["ray"].get_runtime_context().get_node_id()
+    return os.environ.get("SLURM_JOB_ID", "")
 
 
 def _break(how: str) -> None:
