@@ -1,7 +1,8 @@
-"""Draw the Healing MNIST image sets for the documentation: ``python -m healing_mnist.preview [data.source=mnist ...]``.
+"""Draw the Healing MNIST sets for the documentation: ``python -m healing_mnist.preview [data.source=mnist ...]``.
 
 ``docs/figures/healing_images.png`` has a row for each set of conf/data, one image of each class in it; the angles and
-the sides of the squares are in ``healing_images.csv``.
+the sides of the squares are in ``healing_images.csv``. ``healing_sequences.png`` and its csv have two sequences of
+each set of conf/data/sequences, ``healing_sequences.gif`` plays them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,16 @@ SETS = {
     "healing_both": "both",
     "healing_images": "final mix",
 }
+SEQUENCE_SETS = (
+    "const_plain",
+    "const_fixed_square",
+    "const_grow_30",
+    "const_grow",
+    "var_plain",
+    "var_grow_3",
+    "var_grow",
+)
+MARGIN, GREY = (1, 1, 1, 1), 0.6  # a frame, or white squares melt into the page
 
 
 def preview(overrides: Sequence[str] = (), place: Path = ROOT / "docs/figures") -> Path:
@@ -40,7 +51,7 @@ def preview(overrides: Sequence[str] = (), place: Path = ROOT / "docs/figures") 
         batch = data.batch("train", rows)
         none = torch.zeros(len(rows))
         angles, sides = (batch.attributes.get(key, none).tolist() for key in ("angle", "square"))
-        images.append(list(F.pad(batch.input, (1, 1, 1, 1), value=0.6)))  # a frame, or white squares melt into the page
+        images.append(list(F.pad(batch.input, MARGIN, value=GREY)))
         captions.append([_caption(angle, side) for angle, side in zip(angles, sides, strict=True)])
         table += [
             {"set": title, "class": label, "angle": round(angle, 2), "square": int(side)}
@@ -57,8 +68,50 @@ def _caption(angle: float, side: float) -> str:
     return ", ".join([f"{angle:.0f}°"] * (angle > 0) + [f"{side:.0f} px"] * (side > 0)) or "as it is"
 
 
+def preview_sequences(
+    overrides: Sequence[str] = (), place: Path = ROOT / "docs/figures", count: int = 2, first: int = 7
+) -> Path:
+    """Draw `count` sequences of each set, from test row `first` on; returns the path of the picture.
+
+    Each row of the grid is a sequence, all its frames, the target last; below the first stands the angle of a step,
+    below each the side of its square.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    from healing_mnist.build import build_data
+    from healing_mnist.callbacks.figures import image_grid, save, save_gif
+    from healing_mnist.data.sequences import square_sides
+
+    images, captions, labels, table, moving = [], [], [], [], []
+    for name in SEQUENCE_SETS:
+        data = build_data(compose(["data=sequences", f"data/sequences={name}", *overrides]))
+        data.setup()
+        batch = data.batch("test", torch.arange(first, first + count))
+        for i in range(count):
+            row = {key: value[i].item() for key, value in batch.attributes.items()}
+            frames = torch.cat((batch.input[i, : row["length"] - data.horizon], batch.target[i]))
+            frames = F.pad(frames, MARGIN, value=GREY)
+            times = torch.arange(len(frames))
+            count_and_start = (torch.tensor(row[key]) for key in ("squares", "start"))
+            sides = square_sides(*count_and_start, times, data.square_size, data.growth).tolist()
+            empty = [None] * (data.longest - len(frames))
+            images.append([*frames, *empty])
+            captions.append([f"{side} px" if side else None for side in sides] + empty)
+            captions[-1][0] = _caption(row["angle"], sides[0])
+            labels.append(name if i == 0 else "")
+            table.append({"set": name, **row})
+            moving.append(frames[[*range(len(frames)), *[-1] * len(empty)]])
+    columns = [f"frame {t}" for t in range(max(map(len, images)))]
+    figure = image_grid(images, labels, columns, captions, "Healing MNIST sequences, the last frame is the target", 0.6)
+    save(place, "healing_sequences", figure, table)
+    sets = [torch.cat(moving[i : i + count], dim=-2) for i in range(0, len(moving), count)]
+    save_gif(place, "healing_sequences", torch.cat(sets, dim=-1), seconds=0.7)
+    return place / "healing_sequences.png"
+
+
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
     else:
-        print(cli.guarded(lambda: preview(sys.argv[1:])))
+        print(*cli.guarded(lambda: (preview(sys.argv[1:]), preview_sequences(sys.argv[1:]))), sep="\n")

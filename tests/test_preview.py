@@ -3,7 +3,7 @@ import csv
 import numpy as np
 from PIL import Image
 
-from healing_mnist.preview import SETS, preview
+from healing_mnist.preview import SEQUENCE_SETS, SETS, preview, preview_sequences
 
 
 def test_draws_a_row_for_each_set_with_its_numbers(tmp_path):
@@ -19,3 +19,14 @@ def test_draws_a_row_for_each_set_with_its_numbers(tmp_path):
     assert touched["rotation"]["angle"] > 0 == touched["rotation"]["square"]
     assert touched["constant"]["square"] > 0 == touched["constant"]["angle"]
     assert touched["both"]["angle"] == touched["both"]["square"] > 0
+
+
+def test_draws_sequences_of_each_set_with_their_numbers(tmp_path):
+    picture = preview_sequences(["data.num_eval_sequences=20"], place=tmp_path, count=2)
+    assert np.asarray(Image.open(picture)).std() > 20
+    rows = list(csv.DictReader((tmp_path / "healing_sequences.csv").open()))
+    assert [row["set"] for row in rows] == [name for name in SEQUENCE_SETS for _ in range(2)]
+    assert {row["squares"] for row in rows if row["set"] == "var_grow_3"} == {"3"}
+    with Image.open(tmp_path / "healing_sequences.gif") as moving:
+        assert moving.n_frames == 6
+        assert moving.size[0] > 3 * moving.size[1]  # seven sets side by side, two sequences each

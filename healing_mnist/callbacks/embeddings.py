@@ -76,7 +76,8 @@ class Embeddings(L.Callback):
             {"x": float(x), "y": float(y), **{key: column[i].item() for key, column in columns.items()}}
             for i, (x, y) in enumerate(plane)
         ]
-        publish(trainer, name, draw(plane, columns, class_names(trainer)), table)
+        several = {key: column for key, column in columns.items() if len(np.unique(column)) > 1} or columns
+        publish(trainer, name, draw(plane, several, class_names(trainer)), table)
         for board in boards(trainer):
             metadata = [[column[i].item() for column in columns.values()] for i in range(len(embedding))]
             board.add_embedding(

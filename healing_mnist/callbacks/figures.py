@@ -221,7 +221,7 @@ def image_grid(
                 place = slice(tops[i], tops[i] + height), slice(j * pitch, j * pitch + width)
                 sheet[place] = _channels_last(image)
 
-    margin_x = 0.25 + (0.075 * max(map(len, row_labels)) if row_labels else 0.0)
+    margin_x = 0.25 + (0.085 * max(map(len, row_labels)) if row_labels else 0.0)
     margin_y = 0.2 + (0.25 if title else 0) + (0.2 if column_labels else 0)
     scale = cell / width
     figure = Figure((sheet.shape[1] * scale + margin_x, sheet.shape[0] * scale + margin_y), DPI, layout="constrained")

@@ -124,21 +124,19 @@ def grid(page: Page, title: str) -> Figure:
     rows, captions = [], []
     for i, (seen, count) in enumerate(zip(page["lengths"].tolist(), page["target_lengths"].tolist(), strict=True)):
         frames, target, image = page["input"][i], page["target"][i], page["image"][i]
-        parts = [_padded(part[:count], len(target)) for part in (target, image, (image - target).abs())]
-        rows.append([*_padded(frames[:seen], len(frames)), *parts[0], *parts[1], *parts[2]])
+        parts = [(frames[:seen], len(frames))]
+        parts += [(part[:count], len(target)) for part in (target, image, (image - target).abs())]
+        # Each image has a grey edge, or a white square would melt into the page.
+        rows.append([place for part, room in parts for place in [*_framed(part, 1), *[None] * (room - len(part))]])
         caption = [None] * len(rows[-1])
         caption[len(frames) + len(target)] = f"{page['mse'][i]:.4f}"
         captions.append(caption)
     steps = page["target"].shape[1]
-    names = [f"{t}" for t in range(page["input"].shape[1])]
+    names = [f"frame {t}" for t in range(page["input"].shape[1])]
     for name in ("truth", "prediction", "difference"):
         names += [f"{name} {step + 1}" for step in range(steps)] if steps > 1 else [name]
     labels = [f"row {index}" for index in page["index"].tolist()]
     return image_grid(rows, row_labels=labels, column_labels=names, captions=captions, title=title)
-
-
-def _padded(frames: Tensor, count: int) -> list[Tensor | None]:
-    return [*frames, *[None] * (count - len(frames))]
 
 
 def table(page: Page) -> Table:
