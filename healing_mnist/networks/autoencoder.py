@@ -30,8 +30,9 @@ def downsampled_sizes(size: int, layers: int, kernel_size: int, downsample: str)
 
 
 def _stride_padding(size: int, last: bool, kernel_size: int) -> int:
-    # R1's last convolution is unpadded, which makes 7x7 into 3x3 and the flat vector 288 = 32 * 3 * 3.
-    return 0 if last and size >= kernel_size else kernel_size // 2
+    # R1's last convolution is unpadded, which makes 7x7 into 3x3 and the flat vector 288 = 32 * 3 * 3. Where that would
+    # leave out the last row and column (8x8), it is padded as the others are.
+    return 0 if last and size >= kernel_size and (size - kernel_size) % 2 == 0 else kernel_size // 2
 
 
 class ConvEncoder(nn.Module):

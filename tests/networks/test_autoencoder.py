@@ -28,6 +28,19 @@ def test_reconstruction_has_the_shape_of_the_image(options, shape):
     assert output.image.max() <= 1
 
 
+@pytest.mark.parametrize("options", VARIATIONS)
+@pytest.mark.parametrize("side", [28, 32, 36])
+def test_no_pixel_is_left_out(options, side):
+    """Each pixel of the image reaches the embedding, and the embedding reaches each pixel: no border is cut off."""
+    torch.manual_seed(0)
+    network = Autoencoder((1, side, side), latent_dim=7, **{**options, "activation": "elu", "dropout": 0.0}).eval()
+    painted = network.decoder(10 * torch.randn(64, 7))
+    assert (painted != painted[:1]).any(0).all()
+    images = torch.rand(8, 1, side, side, requires_grad=True)
+    network.encoder(images).square().sum().backward()
+    assert (images.grad != 0).any(0).all()
+
+
 def test_layers_are_those_of_the_report():
     """R1 4.2: conv 8, 16, 32 with kernel 3 and stride 2, batch norm after the second, 288, 128, d; the decoder mirrors."""
     network = Autoencoder((1, 28, 28), latent_dim=5)
