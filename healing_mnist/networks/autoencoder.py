@@ -80,7 +80,7 @@ class ConvEncoder(nn.Module):
                 last = i == len(channels) - 1
                 padding = [_stride_padding(side[i], last, kernel_size) for side in (heights, widths)]
                 layers += [nn.Conv2d(before, width, kernel_size, stride=2, padding=padding)]
-            layers += _norm(batch_norm, i, width) + [activation_layer(activation)]
+            layers += [*_norm(batch_norm, i, width), activation_layer(activation)]
             if downsample == "pool":
                 layers.append(nn.MaxPool2d(2))
             if dropout:
@@ -138,7 +138,7 @@ class ConvDecoder(nn.Module):
                 nn.ConvTranspose2d(before, after, kernel_size, stride=2, padding=padding, output_padding=extra)
             )
             if i > 1:  # the map of i - 1 is the encoder's (i - 1)th convolution's, whose batch norm is mirrored
-                layers += _norm(batch_norm, i - 2, after) + [activation_layer(activation)]
+                layers += [*_norm(batch_norm, i - 2, after), activation_layer(activation)]
                 if dropout:
                     layers.append(nn.Dropout2d(dropout))
         self.convolutions = nn.Sequential(*layers, nn.Sigmoid())

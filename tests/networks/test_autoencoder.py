@@ -24,7 +24,7 @@ def test_reconstruction_has_the_shape_of_the_image(options, shape):
     output = network(torch.rand(2, *shape))
     assert output.image.shape == (2, *shape)
     assert output.embedding.shape == (2, 7)
-    assert 0 <= output.image.min()
+    assert output.image.min() >= 0
     assert output.image.max() <= 1
 
 
@@ -42,7 +42,7 @@ def test_no_pixel_is_left_out(options, side):
 
 
 def test_layers_are_those_of_the_report():
-    """R1 4.2: conv 8, 16, 32 with kernel 3 and stride 2, batch norm after the second, 288, 128, d; the decoder mirrors."""
+    """R1 4.2: conv 8, 16, 32 with kernel 3 and stride 2, batch norm after the second, 288, 128, d; mirrored."""
     network = Autoencoder((1, 28, 28), latent_dim=5)
     conv = [m for m in network.encoder.convolutions if isinstance(m, nn.Conv2d)]
     assert [(m.out_channels, m.kernel_size, m.stride) for m in conv] == [(c, (3, 3), (2, 2)) for c in (8, 16, 32)]
