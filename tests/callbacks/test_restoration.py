@@ -1,6 +1,9 @@
+import numpy as np
 import pytest
+import torch
+from scipy.ndimage import uniform_filter
 
-from healing_mnist.callbacks.restoration import RestorationBaselines
+from healing_mnist.callbacks.restoration import RestorationBaselines, _sums, detail_of
 
 
 def test_errors_of_input_and_mean_image(run_test, read_csv, caplog):
@@ -24,3 +27,19 @@ def test_errors_of_input_and_mean_image(run_test, read_csv, caplog):
 def test_a_clean_input_is_no_rival(run_test, read_csv, plain_data):
     run_test(RestorationBaselines(), data=plain_data)
     assert [row["answer"] for row in read_csv("baselines")] == ["network", "mean_image"]
+
+
+def test_detail_is_the_share_of_the_originals_fine_structure():
+    torch.manual_seed(0)
+    target, noise = torch.rand(20, 3, 16, 16), torch.rand(20, 3, 16, 16)
+
+    def detail(image):
+        _, _, shared, own = _sums(image, target)
+        return float(shared / own)
+
+    assert detail(target) == pytest.approx(1)
+    assert detail(0.3 * target + 0.5) == pytest.approx(0.3, rel=1e-4)  # brightness is no detail
+    assert detail(torch.full_like(target, 0.5)) == pytest.approx(0, abs=1e-5)
+    assert detail(target + noise) == pytest.approx(1, abs=0.03)  # wrong detail neither helps nor harms
+    mean = np.stack([uniform_filter(channel, 3) for channel in target[0].numpy()])[:, 1:-1, 1:-1]
+    np.testing.assert_allclose(detail_of(target)[0], target[0, :, 1:-1, 1:-1].numpy() - mean, atol=1e-6)
