@@ -47,7 +47,7 @@ def register_resolvers() -> None:
     from healing_mnist.data import sources
 
     resolvers = {
-        "source_shape": lambda name: list(sources.image_shape(name)),
+        "source_shape": lambda name: ListConfig(sources.image_shape(name)),
         "source_classes": sources.num_classes,
         "best_is": lambda direction: {"minimize": "min", "maximize": "max"}.get(direction, direction),
         "interactive": lambda: sys.stderr.isatty(),

@@ -271,6 +271,7 @@ def _hush() -> None:
         ".*LeafSpec.*",
         ".*found in the .* directory, but is not empty.*",
         ".*exists and is not empty.*",
+        ".*`srun` command.*",
     ):
         warnings.filterwarnings("ignore", message)
 
