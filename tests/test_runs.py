@@ -255,3 +255,12 @@ def build_task_state(options):
     cfg = compose(options)
     L.seed_everything(cfg.seed, verbose=False)
     return build_task(cfg).state_dict()
+
+
+def test_progress_counts_all_epochs_and_shows_the_loss(train, fast, capsys):
+    train("experiment=autoencoder", *fast, "trainer.enable_progress_bar=true", "callbacks.progress.every=1")
+    shown = capsys.readouterr().err
+    # 256 images less a tenth for validation: 4 batches of 64 in each of two epochs
+    assert "8/8" in shown
+    assert "epoch 2/2" in shown
+    assert "loss=" in shown
