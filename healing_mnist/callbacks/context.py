@@ -20,7 +20,7 @@ class Context(L.Callback):
     """Draw whole test sequences of `AutoregressiveDigits`: the truth, its frames predicted one by one, and a roll-out.
 
     One by one, a frame is predicted from the true frames before it, as many as a window has inputs. The roll-out has
-    seen the first of these only and goes on from its own predictions. Predicted frames are outlined, held-out ones named.
+    seen the first of these only and goes on from its own predictions. Predicted frames are outlined.
     Published as ``context_n6`` and ``context_n3``, with the MSE of every frame in the CSV, and as a GIF.
 
     Args:

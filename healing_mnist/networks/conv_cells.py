@@ -7,13 +7,17 @@ convolution over them. For 1x1 maps with kernel size 1 the cells are those of nn
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from healing_mnist.checks import Positive, UserError
 
 State = tuple[Tensor, ...]
+sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
 
 
 def same_conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
@@ -65,17 +69,74 @@ class ConvLSTMCell(nn.Module):
 
 
 def lstm_update(gates: Tensor, memory: Tensor | None, peepholes: Tensor | None) -> State:
-    """Pre-activations (B, 4*hidden, H, W) less peepholes, and C -> H', C'."""
-    i, f, g, o = gates.chunk(4, 1)
-    if peepholes is not None and memory is not None:
-        i = i + peepholes[0] * memory
-        f = f + peepholes[1] * memory
-    new = i.sigmoid() * g.tanh()
-    if memory is not None:
-        new = new + f.sigmoid() * memory
-    if peepholes is not None:
-        o = o + peepholes[2] * new
-    return o.sigmoid() * new.tanh(), new
+    """Convolutions' results (B, 4*hidden, H, W) in the order i, f, c, o, and C (None: zeros) -> H', C'."""
+    return _LSTMUpdate.apply(gates, memory, peepholes)
+
+
+class _LSTMUpdate(torch.autograd.Function):
+    """The equations of `ConvLSTMCell` after the convolutions, with their derivative written out.
+
+    Fewer passes over memory than autograd's own, and less is kept: the gates and C'. Every gate is copied out of the
+    convolutions' result first: in channels_last layout a slice of the channels is scattered over memory, and functions
+    of it run at a fraction of their speed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, memory: Tensor | None, peepholes: Tensor | None) -> State:
+        i, f, g, o = (gate.clone() for gate in gates.chunk(4, 1))
+        see_i, see_f, see_o = (None, None, None) if peepholes is None else peepholes
+        if peepholes is not None and memory is not None:
+            i.addcmul_(see_i, memory)
+            f.addcmul_(see_f, memory)
+        g = fast_tanh(g)
+        new = i.sigmoid_() * g
+        if memory is not None:
+            new.addcmul_(f.sigmoid_(), memory)
+        if peepholes is not None:
+            o.addcmul_(see_o, new)
+        o.sigmoid_()
+        ctx.save_for_backward(i, f, g, o, memory, new, peepholes)
+        return fast_tanh(new).mul_(o), new
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_hidden: Tensor, d_new: Tensor) -> tuple[Tensor | None, ...]:
+        i, f, g, o, memory, new, peepholes = ctx.saved_tensors
+        see_i, see_f, see_o = (None, None, None) if peepholes is None else peepholes
+        tanh = fast_tanh(new)
+        d_o = sigmoid_backward(d_hidden * tanh, o)
+        d_new = tanh_backward(d_hidden * o, tanh).add_(d_new)
+        if peepholes is not None:
+            d_new.addcmul_(d_o, see_o)
+        d_i = sigmoid_backward(d_new * g, i)
+        d_g = tanh_backward(d_new * i, g)
+        if memory is None:
+            d_f, d_memory = torch.zeros_like(i), None
+        else:
+            d_f = sigmoid_backward(d_new * memory, f)
+            d_memory = d_new.mul_(f)
+        d_peepholes = None
+        if peepholes is not None:
+            d_peepholes = torch.zeros_like(peepholes)
+            d_peepholes[2] = _sum_over_batch(d_o * new)
+            if memory is not None:
+                d_memory.addcmul_(d_i, see_i).addcmul_(d_f, see_f)
+                d_peepholes[0] = _sum_over_batch(d_i * memory)
+                d_peepholes[1] = _sum_over_batch(d_f * memory)
+        return torch.cat((d_i, d_f, d_g, d_o), 1), d_memory, d_peepholes
+
+
+def fast_tanh(x: Tensor) -> Tensor:
+    """tanh(x) = 2 s(2x) - 1 in float32 on a CPU, where torch takes five times as long for its own; error below 2e-7."""
+    if x.is_cpu and x.dtype in (torch.float32, torch.bfloat16):
+        return torch.sigmoid(2 * x.float()).mul_(2).sub_(1).to(x.dtype)
+    return x.tanh()
+
+
+def _sum_over_batch(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (C, H, W) as a product of matrices, several times as fast as a sum in channels_last layout."""
+    rows = x.permute(0, 2, 3, 1).flatten(1)
+    return (rows.new_ones(1, len(x)) @ rows).view(*x.shape[2:], -1).permute(2, 0, 1)
 
 
 class ConvGRUCell(nn.Module):

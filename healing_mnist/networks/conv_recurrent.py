@@ -118,9 +118,10 @@ class ConvRecurrent(nn.Module):
         return normalised.chunk(len(hidden))
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile what lies between the convolutions: the unrolled whole takes a minute and is no faster."""
+        """Compile what lies between the convolutions: the unrolled whole takes a minute to compile and is no faster."""
+        update = torch.compile(self.cells[0].update, *args, **kwargs)
         for cell in self.cells:
-            cell.update = torch.compile(cell.update, *args, **kwargs)
+            cell.update = update
 
 
 class ConvLSTM(ConvRecurrent):

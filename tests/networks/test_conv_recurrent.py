@@ -7,7 +7,7 @@ from scipy.signal import correlate
 from torch import nn
 
 from healing_mnist.checks import UserError
-from healing_mnist.networks.conv_cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
+from healing_mnist.networks.conv_cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell, fast_tanh, lstm_update
 from healing_mnist.networks.conv_recurrent import ConvGRU, ConvLSTM, ConvRNN
 
 KINDS = [ConvLSTM, ConvGRU, ConvRNN]
@@ -92,6 +92,40 @@ def test_conv_lstm_with_peepholes_follows_the_equations():
             h = o * np.tanh(c)
         assert np.allclose(state[0][b].detach(), h, atol=1e-6)
         assert np.allclose(state[1][b].detach(), c, atol=1e-6)
+
+
+def plain_update(gates, memory, peepholes):
+    """The equations after the convolutions, left to autograd."""
+    i, f, g, o = gates.chunk(4, 1)
+    memory = torch.zeros_like(i) if memory is None else memory
+    wci, wcf, wco = torch.zeros(3, *i.shape[1:]) if peepholes is None else peepholes
+    new = torch.sigmoid(f + wcf * memory) * memory + torch.sigmoid(i + wci * memory) * torch.tanh(g)
+    return torch.sigmoid(o + wco * new) * torch.tanh(new), new
+
+
+@pytest.mark.parametrize("peepholes", [True, False])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_hand_written_derivative_is_that_of_the_plain_formula(peepholes, layout):
+    """Images, state and all gradients of a whole network, in float32, where tanh is a formula of our own."""
+    results = []
+    for update in (lstm_update, plain_update):
+        torch.manual_seed(1)
+        network = small(ConvLSTM, peepholes=peepholes, hidden_channels=19).to(memory_format=layout)
+        for cell in network.cells:
+            cell.update = update
+        frames = FRAMES.clone().requires_grad_()
+        image = network(frames).image
+        image.square().sum().backward()
+        results.append([image, frames.grad, *(p.grad for p in network.parameters())])
+    for fast, plain in zip(*results, strict=True):
+        assert (fast - plain).abs().max() < 1e-5 * plain.abs().max()
+
+
+def test_fast_tanh_is_tanh():
+    x = torch.cat((torch.linspace(-20, 20, 100_001), torch.tensor([-1e30, 0.0, 1e-8, 1e30])))
+    assert (fast_tanh(x) - x.double().tanh()).abs().max() < 3e-7
+    rough = x.bfloat16()
+    assert torch.allclose(fast_tanh(rough), rough.double().tanh().bfloat16(), rtol=2**-7, atol=3e-7)
 
 
 @pytest.mark.parametrize("kind", [ConvLSTMCell, ConvGRUCell, ConvRNNCell])
