@@ -15,11 +15,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from healing_mnist.sweeps.composing import Composer, filled
-from healing_mnist.sweeps.pool import Job, Outcome, Pool
+from healing_mnist.sweeps.pool import PRELOAD, Job, Outcome, Pool
 from healing_mnist.sweeps.slots import describe, make_slots
 
 log = logging.getLogger(__name__)
-PRELOAD = ("healing_mnist.sweeps.preload",)
 
 
 class SlotLauncher(Launcher):

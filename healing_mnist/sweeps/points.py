@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -150,7 +151,9 @@ def _merged(parts: Sequence[Point]) -> Point:
 
 
 def value_of(text: str) -> Any:
-    """The number, truth value or text that an override's value stands for."""
+    """The number, truth value, list or text that an override's value stands for."""
+    if text.startswith(("[", "{")):
+        return yaml.safe_load(text)
     for kind in (int, float):
         try:
             return kind(text)

@@ -23,6 +23,7 @@ from typing import Any, Literal
 from healing_mnist.checks import UserError
 from healing_mnist.sweeps.slots import Slot
 
+PRELOAD = ("healing_mnist.sweeps.preload",)  # for jobs that train
 GRACE = 5.0  # seconds between asking a job to end and killing it
 
 

@@ -5,20 +5,23 @@ import importlib
 import pkgutil
 
 import healing_mnist
-from healing_mnist import runs  # noqa: F401
-from healing_mnist.sweeps.launcher import prepare_process
 
-for package in ("callbacks", "data", "networks", "tasks"):  # what a configuration may name
-    for module in pkgutil.walk_packages([f"{healing_mnist.__path__[0]}/{package}"], f"healing_mnist.{package}."):
-        importlib.import_module(module.name)
-for name in (
-    "matplotlib.backends.backend_agg",
-    "torch.utils.tensorboard",
-    "sklearn.datasets",
-    "healing_mnist.sweeps.plots",
-):
-    importlib.import_module(name)  # imported in the middle of a training, or for the summary
+LATE = ("matplotlib.backends.backend_agg", "torch.utils.tensorboard", "sklearn.datasets")  # in the middle of a training
 
-prepare_process()
-gc.collect()
+
+def import_all() -> None:
+    """Import what a configuration may name, and what its training needs."""
+    importlib.import_module("healing_mnist.runs")
+    for package in ("callbacks", "data", "networks", "tasks"):
+        folder = f"{healing_mnist.__path__[0]}/{package}"
+        for module in pkgutil.walk_packages([folder], f"healing_mnist.{package}."):
+            importlib.import_module(module.name)
+    for name in (*LATE, "healing_mnist.sweeps.plots"):
+        importlib.import_module(name)
+    importlib.import_module("healing_mnist.sweeps.launcher").prepare_process()
+
+
+gc.disable()  # imports make a million objects and hardly any garbage
+import_all()
 gc.freeze()  # the collector of a job leaves these objects alone, so their memory stays shared
+gc.enable()

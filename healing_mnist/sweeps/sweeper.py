@@ -22,8 +22,8 @@ from healing_mnist.sweeps import checking, points
 from healing_mnist.sweeps.composing import Composer
 from healing_mnist.sweeps.definition import Definition, Settings, default_folder, job_name, only_one, settings_of
 from healing_mnist.sweeps.display import Display
-from healing_mnist.sweeps.launcher import PRELOAD, SlotLauncher
-from healing_mnist.sweeps.pool import Job, Outcome, Pool, warm_up
+from healing_mnist.sweeps.launcher import SlotLauncher
+from healing_mnist.sweeps.pool import PRELOAD, Job, Outcome, Pool, warm_up
 from healing_mnist.sweeps.results import Results, Run
 from healing_mnist.sweeps.slots import describe, make_slots
 from healing_mnist.sweeps.summary import Reporter

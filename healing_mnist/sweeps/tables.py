@@ -55,7 +55,8 @@ def table(results: Results) -> Table:
         row = {key: shown(value) for key, value in setting.point.items()}
         row |= {"runs": str(setting.count("finished"))}
         row |= {state: str(setting.count(state)) for state in ("collapsed", "pruned", "failed", "unfinished")}
-        row["best epoch"] = ", ".join(shown(run.epoch) for run in setting.runs if run.state == "finished")
+        epochs = [run.epoch for run in setting.runs if run.state == "finished" and run.epoch is not None]
+        row["best epoch"] = " to ".join(dict.fromkeys(shown(e) for e in (min(epochs), max(epochs)))) if epochs else ""
         for name in wanted:
             row[name] = _spread(setting, name)
             if name in reported:

@@ -7,8 +7,7 @@ import pytest
 import trivial
 
 from healing_mnist import cli
-from healing_mnist.sweeps.launcher import PRELOAD
-from healing_mnist.sweeps.pool import warm_up
+from healing_mnist.sweeps.pool import PRELOAD, warm_up
 
 
 @pytest.fixture(autouse=True, scope="session")

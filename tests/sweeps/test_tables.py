@@ -1,0 +1,132 @@
+"""Tables of a sweep against numbers worked out by hand."""
+
+import json
+
+import pytest
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+
+from healing_mnist.checks import UserError
+from healing_mnist.config import CONF
+from healing_mnist.sweeps import tables
+from healing_mnist.sweeps.definition import Definition, default_folder, job_name, only_one
+from healing_mnist.sweeps.points import value_of
+from healing_mnist.sweeps.results import Results
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two weights with two seeds each, one run collapsed, one missing."""
+    points = {f"w={w},seed={s}": {"task.w": w, "seed": s} for w in ("0.5", "dynamic") for s in ("1", "2")}
+    definition = Definition(
+        name="weights_%",
+        method="grid",
+        objective="val/accuracy",
+        direction="maximize",
+        fixed=["experiment=joint"],
+        varied={"task.w": "0.5, dynamic", "seed": "1, 2"},
+        points=points,
+        report=[{"task.w": 0.5, "test/mse": 0.04}, {"task.w": "dynamic", "test/mse": 0.026}],
+    )
+    definition.save(tmp_path)
+    runs = {
+        "w=0.5,seed=1": ({"test/mse": 0.10, "test/weight": 1.0}, 0.7, 3, False),
+        "w=0.5,seed=2": ({"test/mse": 0.14, "test/weight": 1.0}, 0.9, 5, False),
+        "w=dynamic,seed=1": ({"test/mse": 0.50, "test/weight": 1.0}, 0.99, 1, True),
+    }
+    for name, (metrics, accuracy, epoch, collapsed) in runs.items():
+        best = {"epoch": epoch, "train/loss": 1.0, "val/accuracy": accuracy}
+        (tmp_path / name).mkdir()
+        found = {"metrics": metrics, "best": best, "objective": accuracy, "collapsed": collapsed}
+        (tmp_path / name / "metrics.json").write_text(json.dumps(found))
+    return Results.load(tmp_path)
+
+
+def test_numbers_of_a_setting(results):
+    first, second = tables.setting_rows(results)
+    assert first["test/mse"] == pytest.approx(0.12)
+    assert first["test/mse sd"] == pytest.approx(0.02 * 2**0.5)  # (0.02^2 + 0.02^2) / (2 - 1)
+    assert first["val/accuracy"] == pytest.approx(0.8)
+    assert first["test/mse (report)"] == 0.04
+    assert "train/loss" not in first
+    assert (second["finished"], second["collapsed"], second["unfinished"]) == (0, 1, 1)
+    assert second["test/mse"] is None
+    assert second["test/mse (report)"] == 0.026
+
+
+def test_the_table_people_read(results):
+    head, rows, best = tables.table(results)
+    assert head[0] == "task.w"
+    assert head.index("test/mse (report)") == head.index("test/mse") + 1
+    assert rows[0]["test/mse"] == "0.12 ± 0.028"
+    assert rows[0]["best epoch"] == "3 to 5"
+    assert best == 0
+
+
+def test_constant_columns_are_dropped(results):
+    for run in results.runs.values():
+        run.state = "finished"
+        run.metrics |= {"test/weight": 1.0, "test/mse": 0.1, "val/accuracy": 0.5}
+    results.runs["w=dynamic,seed=2"].metrics["test/mse"] = 0.3
+    head = tables.table(results).head
+    assert "test/mse" in head
+    assert not {"test/weight", "val/accuracy", "collapsed", "unfinished"} & set(head)
+
+
+def test_markdown_and_latex(results):
+    text = tables.markdown(results)
+    assert "1 of 4 runs collapsed" in text
+    assert "1 of 4 runs not finished yet" in text
+    assert "| **0.5** |" in text
+    made = tables.latex(tables.table(results))
+    assert r"\textbf{0.12 $\pm$ 0.028}" in made
+    assert made.count(r"\\") == 3
+    assert tables._escaped("a_b & 5 %") == r"a\_b \& 5 \%"
+
+
+def test_a_value_that_is_not_finite_counts_as_collapsed(tmp_path, results):
+    path = results.folder / "w=0.5,seed=1" / "metrics.json"
+    path.write_text(path.read_text().replace("0.7", "NaN"))
+    assert Results.load(results.folder).runs["w=0.5,seed=1"].state == "collapsed"
+
+
+def test_the_best_setting_is_a_file_for_conf(tmp_path, results):
+    for run in results.runs.values():
+        run.point |= {"optimizer": "radam", "optimizer.lr": 0.02, "model.channels": value_of("[4,8]")}
+    written = tables.best_yaml(results)
+    assert yaml.safe_load(written) == {
+        "defaults": [{"override /optimizer": "radam"}],
+        "task": {"w": 0.5},
+        "optimizer": {"lr": 0.02},
+        "model": {"channels": [4, 8]},
+    }
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "found.yaml").write_text(written.replace("task:\n  w: 0.5\n", ""))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra_compose(
+            "train", ["experiment=joint", "best=found", f"hydra.searchpath=[file://{tmp_path}]", "trainer.max_epochs=3"]
+        )
+    assert config.optimizer._target_ == "torch.optim.RAdam"
+    assert config.optimizer.lr == 0.02
+    assert list(config.model.channels) == [4, 8]
+
+
+def test_folders_are_named_by_what_varies():
+    assert job_name({"model.latent_dim": "3", "seed": "1"}) == "latent_dim=3,seed=1"
+    assert job_name({"data/sequences": "var_plain", "+a.b": "x/y"}) == "sequences=var_plain,b=x-y"
+    said = ["experiment=joint", "data.source=mnist", "data.root=/somewhere", "output_dir=x"]
+    assert str(default_folder("x", "loss_weight", said)) == "x/sweeps/loss_weight,experiment=joint,source=mnist"
+    assert str(default_folder("x", "joint-seed", said[:1])) == "x/sweeps/joint-seed"
+
+
+def test_a_folder_without_a_sweep(tmp_path):
+    with pytest.raises(UserError, match=r"not the folder of a sweep \(it has no sweep.yaml\)"):
+        Results.load(tmp_path)
+
+
+def test_one_sweep_at_a_time(tmp_path):
+    with only_one(tmp_path), pytest.raises(UserError, match="is running this sweep already"), only_one(tmp_path):
+        pass
+    with only_one(tmp_path):  # free again
+        pass
