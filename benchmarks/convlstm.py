@@ -5,7 +5,8 @@
 The rival: a cell that runs one convolution over input and state joined at every step, the first with a state of zeros,
 and leaves the rest to autograd; contiguous, float32. Both have the same weights, and their outputs are compared first.
 A step is forward, mean squared error and backward on 36x36 frames, with batch norm between layers. All variants of a
-size take turns, so that a busy machine slows all of them; a ratio is the rival's median over the variant's.
+size take turns, so that a busy machine slows all of them; a ratio is the rival's median over the variant's, both with
+or both without peepholes.
 
 `kept` is what the forward pass keeps for the backward pass, in MB. On a machine where others work, --clock cpu counts
 the seconds this process computed, best with OMP_NUM_THREADS=1. For blocks above 32 MB glibc asks the system anew each
@@ -157,9 +158,10 @@ def main() -> None:
         with FlopCounterMode(display=False) as counter:
             measured["float32"][0]()
         print(f"\n{layers} layers, {channels} channels, T={steps}, batch {batch}")
-        reference = statistics.median(measured["rival"][2])
-        for name, (_, memory, times) in measured.items():
-            time_taken = statistics.median(times)
+        medians = {name: statistics.median(times) for name, (_, _, times) in measured.items()}
+        for name, (_, memory, _) in measured.items():
+            time_taken = medians[name]
+            reference = medians["rival no peepholes" if name.endswith("no peepholes") else "rival"]
             speed = counter.get_total_flops() / time_taken / 1e12
             share = f"  {speed / arguments.peak:5.1%} of peak" if arguments.peak else ""
             print(

@@ -19,8 +19,8 @@ ORANGE = torch.tensor([1.0, 0.66, 0.04])
 class Context(L.Callback):
     """Draw whole test sequences of `AutoregressiveDigits`: the truth, its frames predicted one by one, and a roll-out.
 
-    One by one, a frame is predicted from the true frames before it, as many as a window has inputs. The roll-out has
-    seen the first of these only and goes on from its own predictions. Predicted frames are outlined.
+    A frame is predicted from the frames before it, as many as a window has inputs: one by one from true frames, rolled
+    out from the first true frames and then from predictions. Predicted frames are outlined.
     Published as ``context_n6`` and ``context_n3``, with the MSE of every frame in the CSV, and as a GIF.
 
     Args:
@@ -48,17 +48,19 @@ class Context(L.Callback):
 def predict(task: Any, truth: Tensor, inputs: int) -> dict[str, Tensor]:
     """Frames from `inputs` on of sequences (S, T, C, H, W), each (S, T - inputs, C, H, W) on the CPU."""
     count, frames = truth.shape[:2]
-    windows = torch.stack([truth[:, t : t + inputs] for t in range(frames - inputs)], 1).flatten(0, 1)
-    one_by_one = _forward(task, windows, 1)[:, 0].unflatten(0, (count, -1))
-    rolled_out = _forward(task, truth[:, :inputs], frames - inputs)
-    return {"one by one": one_by_one, "rolled out": rolled_out}
+    windows = torch.stack([truth[:, t : t + inputs] for t in range(frames - inputs)], 1)
+    one_by_one = _next(task, windows.flatten(0, 1)).unflatten(0, (count, -1))
+    rolled_out = truth[:, :inputs]
+    while rolled_out.shape[1] < frames:
+        rolled_out = torch.cat((rolled_out, _next(task, rolled_out[:, -inputs:])[:, None]), 1)
+    return {"one by one": one_by_one.cpu(), "rolled out": rolled_out[:, inputs:].cpu()}
 
 
-def _forward(task: Any, frames: Tensor, steps: int) -> Tensor:
-    nothing = frames.new_zeros(len(frames), steps, *frames.shape[2:])
+def _next(task: Any, frames: Tensor) -> Tensor:
+    """The frame (N, C, H, W) predicted after windows (N, inputs, C, H, W)."""
     label = torch.zeros(len(frames), dtype=torch.int64, device=frames.device)
     with task.trainer.precision_plugin.forward_context():
-        return task(Batch(frames, nothing, label, label)).image.float().cpu()
+        return task(Batch(frames, torch.zeros_like(frames[:, :1]), label, label)).image[:, 0].float()
 
 
 def table(numbers: list[int], truth: Tensor, shown: dict[str, Tensor], held_out: list[int]) -> Table:
