@@ -5,9 +5,13 @@ import math
 import lightning as L
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from torch import nn
 
+from healing_mnist import runs
 from healing_mnist.batch import Batch, LazyBatch, Output
+from healing_mnist.checks import UserError
+from healing_mnist.cli import explain
 from healing_mnist.data.sequences import HealingSequences
 from healing_mnist.networks.autoencoder import ConvEncoder
 from healing_mnist.networks.cnn_lstm import CNNLSTM
@@ -234,3 +238,30 @@ def test_one_step_lowers_the_loss_of_a_rolled_out_prediction(tmp_path):
         losses[-1].backward()
         optimizer.step()
     assert losses[-1] < 0.8 * losses[0]
+
+
+# ------------------------------------------------------------------------------------------------------------ whole run
+
+
+def test_a_run_can_be_measured_out_of_domain(train, fast):
+    small = ["data.limit=100", "data.num_sequences=64", "data.num_eval_sequences=40", "trainer.max_epochs=1"]
+    result = train("experiment=cnn_lstm", *fast, *small)
+    assert {"test/mse", "test/baseline_oracle/mse", "test/square_accuracy_determined"} <= result.metrics.keys()
+    assert result.metrics["test/baseline_oracle/mse"] < result.metrics["test/baseline_last/mse"]
+    angles = "data.angles=[10,20,30,40,50,60,70,80,90]"
+    other = runs.evaluate(result.folder, [angles, "data.horizon=2", "data.length=8"])
+    assert {"test/mse_step_1", "test/mse_step_2"} <= other.metrics.keys()
+    assert other.metrics["test/baseline_last/mse"] != result.metrics["test/baseline_last/mse"]
+    with pytest.raises(InstantiationException) as refused:
+        runs.evaluate(result.folder, ["data.horizon=6"])
+    assert explain(refused.value).startswith("data.horizon=6: must be in 1..5")
+
+
+def test_an_encoder_of_another_size_is_refused(train, fast, tmp_path):
+    small = ["data.limit=100", "trainer.max_epochs=1"]
+    encoder = train("experiment=autoencoder_healing", "model.latent_dim=7", *fast, *small)
+    checkpoint = encoder.folder / "checkpoints/best.ckpt"
+    small += ["data.num_sequences=64", "data.num_eval_sequences=40", f"pretrained.checkpoint='{checkpoint}'"]
+    with pytest.raises(UserError, match=r"best\.ckpt: .*another model:\s+.*\(7, 128\) in the file, \(25, 128\)"):
+        train("experiment=cnn_lstm", *fast, *small)
+    assert train("experiment=cnn_lstm", "model.encoder.latent_dim=7", *fast, *small).metrics
