@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-GRID = ["task.reconstruction_weight=0.1,0.25,0.5", "seed=1,2"]
+GRID = ["task.reconstruction_weight=0.1,0.25", "seed=1,2"]
 
 
 def rows(folder, name="table.csv"):
@@ -27,9 +27,7 @@ def jobs_of(folder):
 def test_a_grid_from_the_command_line(sweep):
     done = sweep(*GRID)
     assert done.code == 0, done.err
-    assert jobs_of(done.folder) == sorted(
-        f"reconstruction_weight={w},seed={s}" for w in (0.1, 0.25, 0.5) for s in (1, 2)
-    )
+    assert jobs_of(done.folder) == sorted(f"reconstruction_weight={w},seed={s}" for w in (0.1, 0.25) for s in (1, 2))
     first = rows(done.folder)[0]
     assert float(first["task.reconstruction_weight"]) == 0.1
     # by hand: (0.1 - 0.3)^2 + 0.01 * {1, 2} has mean 0.055 and standard deviation 0.01 / sqrt(2)
@@ -48,14 +46,14 @@ def test_the_default_folder_is_named_by_what_is_run(sweep, tmp_path):
 
 def test_the_same_command_again_runs_what_is_missing(sweep):
     done = sweep(*GRID)
-    lost = done.folder / "reconstruction_weight=0.5,seed=2"
+    lost = done.folder / "reconstruction_weight=0.25,seed=2"
     stamps = {path: path.stat().st_mtime_ns for path in done.folder.glob("*/metrics.json")}
     table = rows(done.folder)
     (lost / "metrics.json").unlink()
     (lost / "last").write_text("3")
     again = sweep(*GRID)
     assert again.code == 0
-    assert "1 of 6 jobs to run" in again.out
+    assert "1 of 4 jobs to run" in again.out
     changed = [path.parent.name for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp]
     assert changed == [lost.name]
     assert (lost / "job.log").read_text().count("epoch") == 5  # four, and then the last one only
@@ -73,8 +71,8 @@ def test_more_points_extend_a_sweep_fewer_are_refused(sweep):
 
 
 def test_another_definition_is_refused_with_the_difference(sweep):
-    assert sweep("task.reconstruction_weight=0.1,0.25").code == 0
-    other = sweep("task.reconstruction_weight=0.1,0.25", "model.latent_dim=7")
+    assert sweep("seed=1,2").code == 0
+    other = sweep("seed=1,2", "model.latent_dim=7")
     assert other.code == 1
     assert "fixed: ['experiment=joint'] there, ['experiment=joint', 'model.latent_dim=7'] now" in other.err
     assert "what varies" in sweep("model.latent_dim=3,4").err
@@ -112,20 +110,22 @@ def test_mistakes_have_one_message(sweep, arguments, message):
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("how", ["raise", "exit", "kill"])
-def test_a_failed_job_is_told_and_run_again(sweep, tmp_path, how):
-    (tmp_path / "break-0.25").write_text(how)
-    done = sweep(*GRID)
+def test_failed_jobs_are_told_and_run_again(sweep, tmp_path):
+    for weight, how in (("0.1", "raise"), ("0.25", "exit"), ("0.5", "kill")):
+        (tmp_path / f"break-{weight}").write_text(how)
+    done = sweep("task.reconstruction_weight=0.1,0.25,0.5,0.6")
     assert done.code == 1
-    assert "2 of 6 jobs are not finished" in done.err
-    assert len(jobs_of(done.folder)) == 4
-    told = {"raise": "ValueError: no luck today", "exit": "exited with code 7", "kill": "killed by SIGKILL"}[how]
-    assert f"job reconstruction_weight=0.25,seed=1 failed: {told}" in done.err
-    assert "job.log" in done.err
-    (tmp_path / "break-0.25").unlink()
-    again = sweep(*GRID)
+    assert "3 of 4 jobs are not finished" in done.err
+    assert jobs_of(done.folder) == ["reconstruction_weight=0.6"]
+    told = {"0.1": "ValueError: no luck today", "0.25": "exited with code 7", "0.5": "killed by SIGKILL"}
+    for weight, message in told.items():
+        assert f"job reconstruction_weight={weight} failed: {message}" in done.err
+        assert f"all of it: {done.folder}/reconstruction_weight={weight}/job.log" in done.err
+        (tmp_path / f"break-{weight}").unlink()
+    assert "in _break" in done.err  # the last lines of the log
+    again = sweep("task.reconstruction_weight=0.1,0.25,0.5,0.6")
     assert again.code == 0
-    assert "2 of 6 jobs to run" in again.out
+    assert "3 of 4 jobs to run" in again.out
 
 
 def test_collapsed_runs_are_marked_counted_and_left_out(sweep):
@@ -148,11 +148,11 @@ def test_two_sweeps_in_one_folder(sweep, tmp_path):
 
 
 def test_whatever_is_killed_the_table_is_that_of_an_undisturbed_sweep(sweep, tmp_path):
-    points = ["task.reconstruction_weight=0.1,0.2,0.4,0.5,0.6,0.7", "seed=1,2"]
+    points = ["task.reconstruction_weight=0.1,0.2,0.4,0.5", "seed=1,2"]
     undisturbed = sweep(*points, folder=tmp_path / "undisturbed")
     assert undisturbed.code == 0
     generator = random.Random(0)
-    with start(tmp_path, *points, seconds=0.8) as parent:
+    with start(tmp_path, *points, seconds=0.6) as parent:
         killed = set()
         while len(killed) < 4:
             time.sleep(generator.uniform(0.1, 0.6))
@@ -166,11 +166,11 @@ def test_whatever_is_killed_the_table_is_that_of_an_undisturbed_sweep(sweep, tmp
         parent.kill()
         parent.wait()
         assert wait_for(lambda: not any(map(alive, left)))
-    unfinished = 12 - len(jobs_of(tmp_path / "sweep"))
+    unfinished = 8 - len(jobs_of(tmp_path / "sweep"))
     assert unfinished
     resumed = sweep(*points)
     assert resumed.code == 0, resumed.err
-    assert f"{unfinished} of 12 jobs to run" in resumed.out
+    assert f"{unfinished} of 8 jobs to run" in resumed.out
     for name in ("table.csv", "runs.csv", "best.yaml"):
         old, new = ((folder / name).read_text() for folder in (undisturbed.folder, resumed.folder))
         assert new == old
