@@ -20,9 +20,10 @@ log = logging.getLogger(__name__)
 class NextFrame(Reconstruction):
     """Bring the network's images (B, K, C, H, W) close to the K frames that follow the input.
 
-    Test scores are MSE, MAE, PSNR (dB), SSIM, ``mse_step_1`` .. ``mse_step_K`` where K > 1, and those of
-    `SquareScores` where the data has squares. The same stand beside them as ``test/baseline_NAME/...`` for predictions that need no learning:
-    `last`, the last frame there is; `mean`, the mean of the frames there are; and `oracle` where the data offers one.
+    Test scores are MSE, MAE, PSNR (dB), SSIM, ``mse_step_1`` .. ``mse_step_K`` where K > 1, and those of `SquareScores`
+    where the data has squares. The same stand beside them as ``test/baseline_NAME/...`` for predictions that need no
+    learning: `last`, the last frame there is; `mean`, the mean of the frames there are; and `oracle` where the data
+    offers one.
 
     A frozen encoder gives the same for the same frames: where `Batch.index` means the same rows in every epoch, its
     output is computed once, before training, and kept in the device's memory; the input frames are then not even
