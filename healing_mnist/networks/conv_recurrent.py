@@ -46,7 +46,11 @@ class ConvRecurrent(nn.Module):
         super().__init__()
         widths = [image_shape[0]] + [hidden_channels] * layers
         self.cells = nn.ModuleList(self.cell(*pair, kernel_size) for pair in pairwise(widths))
-        self.norms = nn.ModuleList(nn.BatchNorm2d(hidden_channels) for _ in range((layers - 1) * batch_norm))
+        # A batch has thousands of places, its statistics are exact: they need no long memory, but an epoch of N6 has a
+        # dozen steps only, after which PyTorch's 0.1 would still remember what it started from.
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(hidden_channels, momentum=0.3) for _ in range((layers - 1) * batch_norm)
+        )
         self.to_image = nn.Sequential(
             same_conv(hidden_channels, image_shape[0], kernel_size), _ACTIVATIONS[activation]()
         )
