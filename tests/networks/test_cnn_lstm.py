@@ -208,5 +208,5 @@ def test_forget_bias_opens_the_forget_gates():
 
 
 def test_dropout_needs_two_layers():
-    with pytest.raises(UserError, match="dropout=0.5: acts between LSTM layers"):
+    with pytest.raises(UserError, match=r"dropout=0\.5: acts between LSTM layers"):
         make(num_layers=1, dropout=0.5)
