@@ -27,16 +27,25 @@ class Composer:
     def __init__(self, loader: ConfigLoader, master: DictConfig):
         self.loader, self.master = loader, master
         self._parser = OverridesParser.create(loader)
+        self._parsed: dict[str, Override] = {}
         self._shared: dict[tuple[str, ...], DictConfig] = {}
 
     def split(self, overrides: Sequence[str]) -> tuple[DictConfig, list[Override]]:
         """A configuration to copy, and the values to put into it."""
-        parsed = self._parser.parse_overrides(list(overrides))
+        parsed = [self._parse(override) for override in overrides]
         values = [override for override in parsed if self._is_value(override)]
         chosen = tuple(override.input_line for override in parsed if override not in values)
         if chosen not in self._shared:
             self._shared[chosen] = self.loader.load_sweep_config(self.master, list(chosen))
         return self._shared[chosen], values
+
+    def _parse(self, override: str) -> Override:
+        if len(self._parsed) > 1000:  # most are in every job, the names of folders in one each
+            self._parsed.clear()
+        if override not in self._parsed:
+            self._parsed[override] = self._parser.parse_override(override)
+            self._parsed[override].config_loader = None  # only needed to look up what a glob stands for
+        return self._parsed[override]
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration of a job, with the node `hydra`."""
@@ -52,8 +61,6 @@ class Composer:
 
 def filled(config: DictConfig, values: Sequence[Override], overrides: Sequence[str]) -> DictConfig:
     """Put values into a composed configuration in place, and write down all overrides as Hydra does."""
-    for value in values:
-        value.config_loader = None
     with read_write(config):
         ConfigLoaderImpl._apply_overrides_to_config(list(values), config)
         with open_dict(config.hydra):
