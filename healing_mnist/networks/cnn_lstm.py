@@ -28,8 +28,6 @@ class CNNLSTM(nn.Module):
         embedding: what stands for the sequence. `last`: the top layer's last hidden state, of both directions where
             there are two; `mean`: the top layer's outputs averaged over the frames.
         dropout: probability between LSTM layers.
-        forget_bias: added to the forget gates' bias at the start. PyTorch's start lets a cell forget half of its content
-            each step; 1 (Jozefowicz et al. 2015) keeps three quarters, so that early frames are remembered sooner.
         mask_input: tell the LSTM which frames are missing, by one more input of the linear layer. The features of a
             missing frame are zero either way.
         decode: `next` makes one image from the embedding, and further ones by reading its own predictions; `sequence`
@@ -48,7 +46,6 @@ class CNNLSTM(nn.Module):
         bidirectional: bool = False,
         embedding: Literal["last", "mean"] = "last",
         dropout: Fraction = 0.0,
-        forget_bias: float = 0.0,
         mask_input: bool = False,
         decode: Literal["next", "sequence"] = "next",
     ):
@@ -61,10 +58,6 @@ class CNNLSTM(nn.Module):
         self.lstm = nn.LSTM(
             width, hidden_size, num_layers, batch_first=True, dropout=dropout, bidirectional=bidirectional
         )
-        with torch.no_grad():
-            for name, bias in self.lstm.named_parameters():
-                if name.startswith("bias_ih"):  # the gates' order is input, forget, cell, output
-                    bias[hidden_size : 2 * hidden_size] += forget_bias
         self.embedding_dim = hidden_size * (1 + bidirectional)
         self.unroll = (
             nn.LSTM(self.embedding_dim, self.embedding_dim, batch_first=True) if decode == "sequence" else None

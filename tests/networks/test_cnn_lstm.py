@@ -196,17 +196,6 @@ def test_frozen_encoder_stays_as_it_is():
         assert torch.equal(value, before[name])
 
 
-def test_forget_bias_opens_the_forget_gates():
-    plain, open_gates = make(bidirectional=True), make(bidirectional=True, forget_bias=1.0)
-    for name, value in open_gates.lstm.named_parameters():
-        difference = (value - plain.lstm.get_parameter(name)).detach()
-        if name.startswith("bias_ih"):
-            expected = torch.tensor([0.0, 1.0, 0.0, 0.0]).repeat_interleave(6)
-            torch.testing.assert_close(difference, expected)
-        else:
-            assert not difference.any()
-
-
 def test_dropout_needs_two_layers():
     with pytest.raises(UserError, match=r"dropout=0\.5: acts between LSTM layers"):
         make(num_layers=1, dropout=0.5)
