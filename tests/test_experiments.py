@@ -8,7 +8,7 @@ from healing_mnist.config import CONF, compose
 SMALL = {
     "HealingImages": ["data.limit=200"],
     "HealingSequences": ["data.limit=200", "data.num_sequences=64", "data.num_eval_sequences=64"],
-    "AutoregressiveDigits": ["data.sequences=40", "data.novel_sequences=6"],
+    "AutoregressiveDigits": ["data.sequences=40", "data.novel_sequences=6", "data.size=18"],
     "Restoration": ["data.source=digits", "data.limit=200"],
 }
 
