@@ -41,7 +41,8 @@ def test_every_job_is_a_process_of_its_own_in_a_slot_of_its_own(tmp_path):
     found = [outcome.value for outcome in run(tmp_path, [partial(jobs.describe, i) for i in range(6)])]
     assert sorted(job["number"] for job in found) == list(range(6))
     assert len({job["pid"] for job in found} | {os.getpid()}) == 7
-    assert {job["gpus"] for job in found} == {"0", "1"}
+    used = [job["gpus"] for job in found]
+    assert min(used.count("0"), used.count("1")) >= 2  # a slot that fell free takes the next job
     assert {job["threads"] for job in found} == {"1"}
     assert all(job["cores"] == [0] for job in found)
     for a, b in combinations(found, 2):
