@@ -45,6 +45,9 @@ class ConvLSTMCell(nn.Module):
         in_channels: of a frame.
         hidden_channels: of H and C.
         kernel_size: side of the square kernels, odd.
+
+    Raises:
+        UserError: a frame is of another size than the peepholes.
     """
 
     def __init__(self, in_channels: Positive, hidden_channels: Positive, kernel_size: Positive = 3):
@@ -61,6 +64,11 @@ class ConvLSTMCell(nn.Module):
         self.peepholes = nn.Parameter(torch.zeros(3, self.conv.out_channels // 4, height, width))  # Wci, Wcf, Wco
 
     def forward(self, frame: Tensor, state: State | None = None) -> State:
+        if self.peepholes is not None and self.peepholes.shape[2:] != frame.shape[2:]:
+            made, given = ("x".join(map(str, shape[2:])) for shape in (self.peepholes.shape, frame.shape))
+            raise UserError(
+                f"frames are {given}, the peepholes were made for {made}; model.peepholes=false fits any size"
+            )
         hidden, memory = state or (None, None)
         gates = convolve_both(self.conv, frame, hidden)
         # In the type of the gates: float32 weights would pull all that follows out of bfloat16.

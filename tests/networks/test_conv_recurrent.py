@@ -6,7 +6,8 @@ import torch
 from scipy.signal import correlate
 from torch import nn
 
-from healing_mnist.checks import UserError
+from healing_mnist.checks import UserError, problems_of
+from healing_mnist.config import compose, plain
 from healing_mnist.networks.conv_cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell, fast_tanh, lstm_update
 from healing_mnist.networks.conv_recurrent import ConvGRU, ConvLSTM, ConvRNN
 
@@ -117,8 +118,8 @@ def test_hand_written_derivative_is_that_of_the_plain_formula(peepholes, layout)
         image = network(frames).image
         image.square().sum().backward()
         results.append([image, frames.grad, *(p.grad for p in network.parameters())])
-    for fast, plain in zip(*results, strict=True):
-        assert (fast - plain).abs().max() < 1e-5 * plain.abs().max()
+    for fast, slow in zip(*results, strict=True):
+        assert (fast - slow).abs().max() < 1e-5 * slow.abs().max()
 
 
 def test_fast_tanh_is_tanh():
@@ -262,3 +263,22 @@ def test_output_activation_bounds_the_image(activation, low, high):
 def test_an_even_kernel_is_refused():
     with pytest.raises(UserError, match=r"model.kernel_size=4: must be odd"):
         ConvLSTM((1, 6, 5), kernel_size=4)
+
+
+def test_frames_of_another_size_need_a_network_without_peepholes():
+    larger = torch.zeros(1, 2, 1, 8, 5)
+    assert small(ConvLSTM, peepholes=False)(larger).image.shape == (1, 1, 1, 8, 5)
+    with pytest.raises(UserError, match=r"frames are 8x5, the peepholes were made for 6x5; model\.peepholes=false"):
+        small(ConvLSTM)(larger)
+
+
+@pytest.mark.parametrize("name", ["convlstm", "convgru", "convrnn"])
+def test_settings_that_cannot_be(name):
+    wrong = ["model.layers=0", "model.hidden_channels=0", "model.activation=gelu", "model.kernel_size=0"]
+    cfg = compose(["experiment=convlstm", f"model={name}", *wrong])
+    assert problems_of(plain(cfg.model), "model") == [
+        "model.layers=0: must be an integer at least 1",
+        "model.hidden_channels=0: must be an integer at least 1",
+        "model.kernel_size=0: must be an integer at least 1",
+        "model.activation=gelu: must be one of relu, tanh, sigmoid, none",
+    ]
