@@ -14,7 +14,7 @@ demo: env
 	$(BIN)/python train.py trainer=cpu
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: env
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Every named experiment runs once through: a batch of training, validation and test, its checkpoints and its figures."""
+"""Every named experiment runs once through: a batch of training, validation, test, its checkpoints and its figures."""
 
 import pytest
 
