@@ -48,7 +48,7 @@ class DataOverview(L.Callback):
         places = torch.cat((data.members["train"], data.members["val"]))
         images, labels, names = data.images[places], data.labels[places], data.class_names
         generator = torch.Generator().manual_seed(self.seed)
-        publish(trainer, "data_samples", draw_samples(images, labels, names, self.samples))
+        publish(trainer, "data_samples", *samples(images, labels, names, self.samples))
         publish(trainer, "data_classes", *class_counts(labels, names))
         counts = pixel_counts(images)
         publish_table(trainer, "data_statistics", statistics(counts))
@@ -59,11 +59,13 @@ class DataOverview(L.Callback):
         publish(trainer, "data_pca", *principal_components(images, labels, names, self.points, generator))
 
 
-def draw_samples(images: Tensor, labels: Tensor, names: Sequence[str], count: int) -> Figure:
-    rows = [[*images[labels == label][:count].float().div(255)] for label in range(len(names))]
-    kept = [(row, name) for row, name in zip(rows, names, strict=True) if row]
-    title = f"The first {count} images of each class"
-    return image_grid([row for row, _ in kept], row_labels=[name for _, name in kept], title=title)
+def samples(images: Tensor, labels: Tensor, names: Sequence[str], count: int) -> tuple[Figure, Table]:
+    """The first images of each class, and which of `images` they are."""
+    chosen = {name: torch.nonzero(labels == i).flatten()[:count] for i, name in enumerate(names)}
+    chosen = {name: places for name, places in chosen.items() if len(places)}
+    rows = [[*images[places].float().div(255)] for places in chosen.values()]
+    figure = image_grid(rows, row_labels=list(chosen), title=f"The first {count} images of each class")
+    return figure, [{"class": name, "image": place} for name, places in chosen.items() for place in places.tolist()]
 
 
 @styled
