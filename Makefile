@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint env clean
+.PHONY: help demo test lint cluster env clean
 help:
 	@echo "make demo   train the default experiment in about a minute and say where to look"
 	@echo "make test   run all tests"
 	@echo "make lint   ruff check and format check"
+	@echo "make cluster try a sweep on a Ray cluster and in a SLURM queue, both on this machine"
 	@echo "make env    only make the environment in $(VENV)"
 
 demo: env
@@ -19,6 +20,13 @@ test: env
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# A sweep through a two-node Ray cluster and through SLURM, both on this machine. SLURM needs root and Debian's slurmctld,
+# slurmd, slurm-client and munge.
+cluster: env
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,ray,slurm]"
+	$(BIN)/python tests/cluster/ray_two_nodes.py
+	bash tests/cluster/slurm_one_machine.sh $(abspath $(BIN))/python
 
 env: $(VENV)/.made
 

@@ -17,14 +17,15 @@ from healing_mnist.sweeps.pool import Job, Pool, tail
 Found = list[tuple[str, str]]  # job -> what is wrong with it
 
 
-def check(pool: Pool, composer: Composer, folder: Path, jobs: Mapping[str, Sequence[str]]) -> set[str]:
+def check(pool: Pool, composer: Composer, folder: Path, objective: str, jobs: Mapping[str, Sequence[str]]) -> set[str]:
     """Check all jobs (name of its folder -> overrides), in the pool's slots because it needs what the jobs need.
 
-    Returns the names of those that are finished. Raises one UserError with every problem there is.
+    `objective` is the metric that compares them, which each must log. Returns the names of those that are finished.
+    Raises one UserError with every problem there is.
     """
     parts = [dict(list(jobs.items())[i :: len(pool.slots)]) for i in range(len(pool.slots))]
     checks = [
-        Job(f"checks {i}", partial(_check, composer, folder, part), folder / f"checks-{i}.log")
+        Job(f"checks {i}", partial(_check, composer, folder, objective, part), folder / f"checks-{i}.log")
         for i, part in enumerate(parts)
         if part
     ]
@@ -42,7 +43,9 @@ def check(pool: Pool, composer: Composer, folder: Path, jobs: Mapping[str, Seque
     return done
 
 
-def _check(composer: Composer, folder: Path, jobs: Mapping[str, Sequence[str]]) -> tuple[Found, set[str]]:
+def _check(
+    composer: Composer, folder: Path, objective: str, jobs: Mapping[str, Sequence[str]]
+) -> tuple[Found, set[str]]:
     prepare_process()
     from healing_mnist import cli
 
@@ -51,14 +54,14 @@ def _check(composer: Composer, folder: Path, jobs: Mapping[str, Sequence[str]]) 
     done: set[str] = set()
     for name, overrides in jobs.items():
         try:
-            if _finished(folder / name, composer(overrides)):
+            if _finished(folder / name, composer(overrides), objective):
                 done.add(name)
         except Exception as error:
             wrong.append((name, cli.explain(error)))
     return wrong, done
 
 
-def _finished(place: Path, config: DictConfig) -> bool:
+def _finished(place: Path, config: DictConfig, objective: str) -> bool:
     """Whether this very run is finished; raises what is wrong with it where it is not."""
     from healing_mnist import build
     from healing_mnist.config import difference, plain
@@ -70,6 +73,9 @@ def _finished(place: Path, config: DictConfig) -> bool:
     if (place / "metrics.json").exists():
         return True
     build.check(config)
+    if objective != config.objective:
+        config.objective = objective
+        build.check(config)
     return False
 
 

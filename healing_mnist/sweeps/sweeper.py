@@ -132,7 +132,7 @@ class PointSweeper(Sweeper):
         composer = Composer(self.loader, self.config)
         if settings.method != "tpe":
             jobs = {name: self._overrides(point, name) for name, point in definition.points.items()}
-            done = checking.check(pool, composer, self.folder, jobs)
+            done = checking.check(pool, composer, self.folder, definition.objective, jobs)
             return iter([name for name in definition.points if name not in done]), lambda run: None
         from healing_mnist.sweeps.search import Search
 
@@ -141,7 +141,7 @@ class PointSweeper(Sweeper):
             self.fixed["callbacks.pruning"] = f"+callbacks.pruning={{_target_:{target},monitor:${{objective}}}}"
         search = Search(self.folder, definition, dimensions, settings)
         probes = {f"probe {i}": self._overrides(point, "probe") for i, point in enumerate(search.corners())}
-        checking.check(pool, composer, self.folder, probes)
+        checking.check(pool, composer, self.folder, definition.objective, probes)
         return iter(search), search.tell
 
     def _overrides(self, point: points.Point, name: str | None = None) -> list[str]:

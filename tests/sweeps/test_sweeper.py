@@ -97,6 +97,7 @@ def test_every_mistake_is_found_before_the_first_job(sweep):
         (["model.latent_dmi=3,4"], "latent_dmi"),
         (["sweep=nothing"], "nothing"),
         (["model.latent_dim=3,4", "objective=val/beauty"], "objective=val/beauty: not logged"),
+        (["model.latent_dim=3,4", "sweep=base", "sweep.objective=val/beauty"], "objective=val/beauty: not logged"),
         (["model.latent_dim=3,4", "hydra.launcher.devices=[17]"], "no GPU 17 here"),
         (["model.latent_dim=3,4", "hydra.launcher.slots_per_device=0"], "slots_per_device=0"),
         (["model.latent_dim=interval(3,4)"], "sweep.method=random"),
