@@ -126,6 +126,10 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
     OmegaConf.update(cfg, "run_dir", str(place))
     data = build_data(cfg)
     task = load_task(run / "checkpoints" / "best.ckpt")
+    for key, shape in flatten(task.config["model"]).items():
+        if key.endswith("image_shape") and list(shape) != list(data.image_shape):
+            given, trained = ("x".join(map(str, sizes)) for sizes in (data.image_shape, shape))
+            raise UserError(f"run={run}: was trained on images of {trained} (channels x height x width), not {given}")
     place.mkdir(parents=True, exist_ok=True)
     with logging_to(place / "run.log"):
         _hush()

@@ -187,6 +187,8 @@ def test_evaluate_repeats_the_test_and_takes_other_data(train, fast):
     assert turned.folder.is_relative_to(result.folder / "evaluations")
     with pytest.raises(UserError, match=r"model\.latent_dim=3: an evaluation cannot change this"):
         runs.evaluate(result.folder, ["model.latent_dim=3"])
+    with pytest.raises(UserError, match=r"was trained on images of 1x28x28 .*, not 3x32x32"):
+        runs.evaluate(result.folder, ["data.source=cifar10"])
     with pytest.raises(UserError, match="not a finished run"):
         runs.evaluate(result.folder / "figures")
 
