@@ -1,6 +1,6 @@
 """Training the CNN-LSTM on six frames with a frozen encoder: its output kept, or computed again every epoch.
 
-    python benchmarks/cnn_lstm.py [--sequences 20000] [--rounds 7] [--threads 2]
+    python benchmarks/cnn_lstm.py [--sequences 20000] [--rounds 7] [--threads 2 | --cpu-time]
 
 Four ways take turns, an epoch each, so that a busy machine slows all of them:
   loop, stored frames   a bare loop; input frames lie rendered in memory as uint8, each is encoded every epoch
@@ -10,6 +10,7 @@ Four ways take turns, an epoch each, so that a busy machine slows all of them:
 
 Targets: train.py at least 1.5 (one-directional) and 1.35 (two-directional) times `loop, stored frames`, and a step at
 most 1.05 times `loop, kept`. The table shows medians over the rounds, ratios are medians of the ratios within a round.
+On a busy machine --cpu-time counts the seconds that a processor worked on a single thread instead.
 """
 
 from __future__ import annotations
@@ -85,25 +86,25 @@ def loop(data: RenderedData, task: Task, total: int, encode: Callable[[CNNLSTM, 
 class InTurns(L.Callback):
     """After each of the trainer's epochs, run and time the other ways."""
 
-    def __init__(self, others: dict[str, Callable[[], None]]):
-        self.others = others
+    def __init__(self, others: dict[str, Callable[[], None]], clock: Callable[[], float]):
+        self.others, self.clock = others, clock
         self.seconds: dict[str, list[float]] = {name: [] for name in ["train.py", *others]}
 
     def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        self._start = time.perf_counter()
+        self._start = self.clock()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_) -> None:
         if trainer.is_last_batch:
-            self.seconds["train.py"].append(time.perf_counter() - self._start)
+            self.seconds["train.py"].append(self.clock() - self._start)
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         for name, epoch in self.others.items():
-            start = time.perf_counter()
+            start = self.clock()
             epoch()
-            self.seconds[name].append(time.perf_counter() - start)
+            self.seconds[name].append(self.clock() - start)
 
 
-def measure(sequences: int, bidirectional: bool, rounds: int) -> dict[str, list[float]]:
+def measure(sequences: int, bidirectional: bool, rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
     cfg, data, task = build(sequences, bidirectional, rounds + 1)
     total = 10 * rounds * (sequences // data.batch_size + 1)
     index = torch.arange(sequences)
@@ -118,12 +119,12 @@ def measure(sequences: int, bidirectional: bool, rounds: int) -> dict[str, list[
         "loop, kept": lambda network, rows: kept[rows],
     }
     others = {name: loop(data, build(sequences, bidirectional, 1)[2], total, way) for name, way in ways.items()}
-    clock = InTurns(others)
+    turns = InTurns(others, clock)
     with tempfile.TemporaryDirectory() as out:
         trainer = make_trainer(cfg, Path(out))
-        trainer.callbacks.append(clock)
+        trainer.callbacks.append(turns)
         trainer.fit(task, data)
-    return {name: seconds[1:] for name, seconds in clock.seconds.items()}  # the first round warms up
+    return {name: seconds[1:] for name, seconds in turns.seconds.items()}  # the first round warms up
 
 
 def main() -> None:
@@ -133,10 +134,12 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cpu-time", action="store_true")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1 if options.cpu_time else options.threads)
+    clock = time.process_time if options.cpu_time else time.perf_counter
     for bidirectional in (False, True):
-        seconds = measure(options.sequences, bidirectional, options.rounds)
+        seconds = measure(options.sequences, bidirectional, options.rounds, clock)
         print(f"\n{'two' if bidirectional else 'one'}-directional, {options.sequences:,} sequences, batch 256")
         print(f"{'':22}{'sequences/s':>12}{'x stored frames':>17}{'time x kept':>13}")
         for name, times in seconds.items():
