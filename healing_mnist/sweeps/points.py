@@ -142,8 +142,8 @@ def sample(
 
 
 def repeated(points: Sequence[Point], seeds: Dimension | None) -> list[Point]:
-    """Each point once with every seed."""
-    return [point | {SEED: seed} for point in points for seed in seeds.values] if seeds else list(points)
+    """Every point with the first seed, then every point with the second: an early look sees all settings."""
+    return [point | {SEED: seed} for seed in seeds.values for point in points] if seeds else list(points)
 
 
 def _merged(parts: Sequence[Point]) -> Point:

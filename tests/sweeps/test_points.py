@@ -72,9 +72,9 @@ def test_random_points_are_reproducible_different_and_only_grow():
     assert len(sample([dimension("act=relu,tanh")], [], 50)) == 2
 
 
-def test_seeds_repeat_each_point():
+def test_seeds_repeat_the_points():
     assert repeated([{"a": "1"}, {"a": "2"}], Dimension("seed", ("7", "8"))) == [
-        {"a": a, "seed": seed} for a in "12" for seed in "78"
+        {"a": a, "seed": seed} for seed in "78" for a in "12"
     ]
 
 
