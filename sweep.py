@@ -1,4 +1,7 @@
-"""Many runs of train.py: ``python sweep.py sweep=loss_weight``, or ``python sweep.py summarize=FOLDER``."""
+"""Many runs of train.py: ``python sweep.py sweep=loss_weight``, or ``python sweep.py summarize=FOLDER``.
+
+``python sweep.py study=reports`` runs many sweeps and writes one document of what they found (conf/study).
+"""
 
 import sys
 from pathlib import Path
@@ -8,20 +11,22 @@ from healing_mnist.sweeps.pool import PRELOAD, warm_up
 
 def main() -> None:
     arguments = sys.argv[1:]
-    asked = [argument.removeprefix("summarize=") for argument in arguments if argument.startswith("summarize=")]
+    asked = dict(argument.split("=", 1) for argument in arguments if argument.startswith(("summarize=", "study=")))
     if not asked and not any(argument.startswith("-") for argument in arguments):  # no --help, no --cfg
         sys.argv.append("--multirun")
         warm_up(PRELOAD)  # torch and lightning are imported beside what follows
     from healing_mnist import cli
-    from train import train
 
     if not asked:
+        from train import train
+
         cli.main(train, "train")
         return
-    from healing_mnist.sweeps.summary import summarize
+    from healing_mnist.sweeps import study, summary
 
     cli.start_logging()
-    cli.guarded(lambda: summarize(Path(asked[0])))
+    work = (lambda: study.run(arguments)) if "study" in asked else lambda: summary.summarize(Path(asked["summarize"]))
+    cli.guarded(work)
 
 
 if __name__ == "__main__":

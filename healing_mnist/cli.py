@@ -47,7 +47,7 @@ def help_text(config_name: str, overrides: Sequence[str]) -> str:
     groups = {}
     for path in sorted(CONF.rglob("*.yaml")):
         group = path.parent.relative_to(CONF).as_posix()
-        if group != "." and not group.startswith("hydra/"):
+        if group not in (".", "study") and not group.startswith("hydra/"):
             groups.setdefault(group, []).append(path.stem)
     listed = [f"{group}: {', '.join(options)}" for group, options in groups.items()]
     return "\n".join(

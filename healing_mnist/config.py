@@ -122,6 +122,12 @@ def folder_name(settings: Mapping[str, Any], limit: int = 120) -> str:
     return f"{name[: limit - 9]}~{digest}"
 
 
+def evaluation_name(overrides: Sequence[str]) -> str:
+    """Where `evaluate.py` with these overrides writes, below the folder of the run it measures."""
+    settings = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    return f"evaluations/{folder_name(settings)}"
+
+
 def _short_keys(settings: Mapping[str, Any]) -> dict[str, str]:
     """The last part of each key where that is unambiguous, else the whole key."""
     last = [key.removesuffix("._target_").rsplit(".", 1)[-1] for key in settings]

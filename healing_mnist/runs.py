@@ -34,7 +34,17 @@ from healing_mnist.build import build_data, build_task, check, load_task, make_t
 from healing_mnist.callbacks.metrics_table import MetricsTable
 from healing_mnist.checkpoints import load_state, read_checkpoint
 from healing_mnist.checks import UserError
-from healing_mnist.config import as_override, compose, difference, essential, flatten, folder, folder_name, plain
+from healing_mnist.config import (
+    as_override,
+    compose,
+    difference,
+    essential,
+    evaluation_name,
+    flatten,
+    folder,
+    folder_name,
+    plain,
+)
 from healing_mnist.files import atomic_write
 from healing_mnist.tasks.base import Task
 
@@ -122,7 +132,7 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
             raise UserError(f"{override}: an evaluation cannot change this; allowed: data, analysis, trainer, logger")
     saved = list(OmegaConf.load(run / "overrides.yaml"))
     cfg = compose([*saved, *overrides])
-    place = run / "evaluations" / folder_name(dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o))
+    place = run / evaluation_name(overrides)
     OmegaConf.update(cfg, "run_dir", str(place))
     data = build_data(cfg)
     task = load_task(run / "checkpoints" / "best.ckpt")

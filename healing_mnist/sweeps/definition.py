@@ -20,6 +20,7 @@ from healing_mnist.files import atomic_write
 from healing_mnist.sweeps.points import Point, value_of
 
 FILE = "sweep.yaml"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C where there is one
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Settings:
     direction: str | None = None
     note: str = ""
     report: list[Any] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Definition:
     points: dict[str, Point]  # name of the job's folder -> its point; tpe adds them as it goes
     note: str = ""
     report: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)  # columns of the table; all of the test set's when empty
 
     def save(self, folder: Path) -> None:
         dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -65,7 +68,7 @@ class Definition:
             text = (folder / FILE).read_text()
         except FileNotFoundError:
             raise UserError(f"{folder}: not the folder of a sweep (it has no {FILE})") from None
-        return cls(**yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        return cls(**yaml.load(text, LOADER))
 
     def claim(self, folder: Path) -> str:
         """Write the definition into `folder`; one that is there already may only gain points.

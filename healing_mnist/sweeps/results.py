@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from healing_mnist.sweeps.definition import Definition
+import yaml
+
+from healing_mnist.sweeps.definition import LOADER, Definition
 from healing_mnist.sweeps.points import SEED
 
 State = Literal["finished", "collapsed", "pruned", "failed", "unfinished"]
@@ -52,16 +54,45 @@ class Setting:
 
 
 class Results:
-    """The runs of one sweep, in the order of its points."""
+    """The runs of one sweep, in the order of its points.
 
-    def __init__(self, folder: Path, definition: Definition):
-        self.folder, self.definition = folder, definition
-        self.runs = {name: self._read(name) for name in definition.points}
+    Args:
+        folder: the sweep's.
+        definition: what lies in it.
+        where: only the runs with these values, of settings that vary.
+        evaluation: folder below each run, whose metrics count instead of the run's own.
+    """
+
+    def __init__(
+        self, folder: Path, definition: Definition, where: Mapping[str, Any] | None = None, evaluation: str = ""
+    ):
+        self.folder, self.definition, self.evaluation = folder, definition, evaluation
+        runs = {name: self._read(name) for name in definition.points}
+        wanted = {key: str(value) for key, value in (where or {}).items()}
+        self.runs = {n: run for n, run in runs.items() if all(str(run.point.get(k, v)) == v for k, v in wanted.items())}
 
     @classmethod
-    def load(cls, folder: Path) -> Results:
+    def load(cls, folder: Path, where: Mapping[str, Any] | None = None, evaluation: str = "") -> Results:
         """Read a sweep's folder. Raises UserError when it is none."""
-        return cls(folder, Definition.load(folder))
+        return cls(folder, Definition.load(folder), where, evaluation)
+
+    @classmethod
+    def found(cls, folder: Path, pattern: str, where: Mapping[str, Any] | None = None) -> Results | None:
+        """Finished runs of train.py whose folders match a glob below `folder`; None when there are none."""
+        configs = {
+            place.parent.relative_to(folder).as_posix(): yaml.load((place.parent / "config.yaml").read_text(), LOADER)
+            for place in sorted(folder.glob(f"{pattern}/metrics.json"))
+        }
+        if not configs:
+            return None
+        points = {
+            name: {"experiment": cfg["name"], "data.source": cfg["data"].get("source"), SEED: str(cfg["seed"])}
+            for name, cfg in configs.items()
+        }
+        first = next(iter(configs.values()))
+        kept = {"objective": first["objective"], "direction": first["direction"]}
+        varied = dict.fromkeys(next(iter(points.values())), "")
+        return cls(folder, Definition(pattern, "grid", fixed=[], varied=varied, points=points, **kept), where)
 
     def update(self, name: str, message: str = "") -> Run:
         """Read one job again; `message` says why it failed."""
@@ -72,7 +103,7 @@ class Results:
         return run
 
     def _read(self, name: str) -> Run:
-        run, place = Run(name, self.definition.values(name)), self.folder / name
+        run, place = Run(name, self.definition.values(name)), self.folder / name / self.evaluation
         try:
             found = json.loads((place / "metrics.json").read_text())
         except FileNotFoundError:
@@ -83,7 +114,7 @@ class Results:
         run.metrics = {k: v for k, v in best.items() if not k.startswith("train/")} | found["metrics"]
         pruned = (place / "pruned").exists()
         run.state = "collapsed" if found.get("collapsed") else "pruned" if pruned else "finished"
-        if not math.isfinite(self.objective(run)) and run.state == "finished":
+        if not self.evaluation and run.state == "finished" and not math.isfinite(self.objective(run)):
             run.state = "collapsed"
         return run
 

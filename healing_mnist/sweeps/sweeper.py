@@ -96,6 +96,7 @@ class PointSweeper(Sweeper):
             points=dict(zip(names, found, strict=True)),
             note=settings.note,
             report=settings.report,
+            metrics=settings.metrics,
         )
 
     def _folder(self, definition: Definition) -> Path:

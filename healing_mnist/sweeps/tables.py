@@ -34,8 +34,10 @@ def write(results: Results) -> None:
         atomic_write(folder / "best.yaml", best_yaml(results))
 
 
-def table(results: Results) -> Table:
+def table(results: Results, metrics: Sequence[str] = ()) -> Table:
     """One row per setting: ``mean ± spread``, columns that say nothing left out.
+
+    Its columns are `metrics`, else those the sweep names, else the objective and all of the test set's.
 
     The report's figure stands beside each metric it gives; listed sweeps keep their order, searches go by objective.
     """
@@ -49,7 +51,8 @@ def table(results: Results) -> Table:
         )
     reported = {name: True for row in definition.report for name in row if name not in definition.varied}
     wanted = [name for name in results.distinct_metrics(reported) if name in reported or not name.startswith("val/")]
-    wanted = list(dict.fromkeys([definition.objective, *wanted]))
+    asked = list(metrics or definition.metrics)
+    wanted = asked or list(dict.fromkeys([definition.objective, *wanted]))
     rows = []
     for setting in settings:
         row = {key: shown(value) for key, value in setting.point.items()}
@@ -63,7 +66,11 @@ def table(results: Results) -> Table:
                 row[f"{name} (report)"] = shown(report_of(setting, definition.report).get(name))
         rows.append(row)
     cells = {column: [row[column] for row in rows if row[column]] for column in (rows[0] if rows else [])}
-    head = [column for column, texts in cells.items() if len(set(texts)) > 1 or (len(texts) == 1 and texts != ["0"])]
+    head = [
+        column
+        for column, texts in cells.items()
+        if len(set(texts)) > 1 or (len(texts) == 1 and texts != ["0"]) or (texts and column in asked)
+    ]
     best = results.best()
     chosen = next((i for i, setting in enumerate(settings) if best and setting.point == best.point), None)
     return Table(head, rows, chosen if len(rows) > 1 else None)
@@ -105,27 +112,41 @@ def run_rows(results: Results) -> list[dict[str, Any]]:
 
 def markdown(results: Results) -> str:
     """The table with its title, what it was made of, and how many runs were left out."""
-    definition, (head, rows, best) = results.definition, table(results)
+    definition = results.definition
     lines = [f"# {definition.name}", "", *([definition.note, ""] if definition.note else []), caption(results), ""]
-    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for i, row in enumerate(rows):
-        cells = [f"**{row[c]}**" if i == best and row[c] else row[c] for c in head]
+    return "\n".join([*lines, *markdown_lines(table(results))]) + "\n"
+
+
+def markdown_lines(table: Table) -> list[str]:
+    """The table alone, its best row in bold."""
+    lines = ["| " + " | ".join(table.head) + " |", "|" + "---|" * len(table.head)]
+    for i, row in enumerate(table.rows):
+        cells = [f"**{row[c]}**" if i == table.best and row[c] else row[c] for c in table.head]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def caption(results: Results) -> str:
     """One paragraph: what was run, what counts, what was left out."""
     definition = results.definition
     better = "lowest" if definition.direction == "minimize" else "highest"
-    seeds = {run.point.get(SEED) for run in results.runs.values()}
-    parts = [f"`python train.py {' '.join(definition.fixed)}`, {results.count('finished')} finished runs."]
-    if len(seeds) > 1:
-        parts.append(f"Mean ± standard deviation over {len(seeds)} seeds.")
-    parts.append(
-        "In each run the epoch best on validation was kept and tested once; settings are compared by "
-        f"{definition.objective} (validation), the {better} in bold."
+    return " ".join(
+        [
+            f"`python train.py {' '.join(definition.fixed)}`.",
+            *counted(results),
+            "In each run the epoch best on validation was kept and tested once; settings are compared by "
+            f"{definition.objective} (validation), the {better} in bold.",
+        ]
     )
+
+
+def counted(results: Results) -> list[str]:
+    """Sentences: how many runs with how many seeds, and how many were left out."""
+    runs = [run for run in results.runs.values() if run.state == "finished"]
+    seeds = sorted({str(run.point.get(SEED)) for run in runs})
+    parts = [f"{len(runs)} finished runs."]
+    if len(seeds) > 1:
+        parts.append(f"Mean ± standard deviation over seeds {', '.join(seeds)}.")
     for state, why in (
         ("collapsed", "collapsed (predictions empty or the same for every input), set aside"),
         ("pruned", "stopped early by the search, set aside"),
@@ -134,7 +155,7 @@ def caption(results: Results) -> str:
     ):
         if number := results.count(state):
             parts.append(f"{number} of {len(results.runs)} runs {why}.")
-    return " ".join(parts)
+    return parts
 
 
 def latex(table: Table) -> str:

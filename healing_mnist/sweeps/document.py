@@ -1,0 +1,171 @@
+"""The document of a study: a section for each part, made from the run folders alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from healing_mnist.files import atomic_write
+from healing_mnist.sweeps.results import Results
+from healing_mnist.sweeps.tables import Table, counted, markdown_lines, shown, table
+
+if TYPE_CHECKING:
+    from healing_mnist.sweeps.study import Part, Setup
+
+MARK = re.compile(r"^<!-- part (\w+) -->$", re.MULTILINE)
+
+
+def write(setup: Setup, parts: Sequence[Part]) -> None:
+    """Write the sections of these parts again; one whose runs are not here keeps what the document says."""
+    path = setup.document
+    kept = sections(path.read_text()) if path.exists() else {}
+    for part in parts:
+        results = setup.results(part)
+        if results is not None and results.count("finished"):
+            kept[part.name] = section(setup, part, results)
+    texts = [f"<!-- part {part.name} -->\n{kept[part.name]}" for part in setup.study.parts if part.name in kept]
+    missing = [part.title for part in setup.study.parts if part.name not in kept]
+    head = [f"# {setup.study.title}", setup.study.intro.strip()]
+    if missing:
+        head.append("Not run yet: " + "; ".join(missing) + ".")
+    atomic_write(path, "\n\n".join([*head, *(text.strip() for text in texts)]) + "\n")
+
+
+def sections(text: str) -> dict[str, str]:
+    """Name of each part -> its text in a document that `write` wrote."""
+    pieces = MARK.split(text)[1:]
+    return dict(zip(pieces[::2], pieces[1::2], strict=True))
+
+
+def section(setup: Setup, part: Part, results: Results) -> str:
+    """Title, command, table, what the report says, where and why it differs, figures."""
+    lines = [f"## {part.title}", "", " ".join(filter(None, [_command(setup, part), *_how(results)])), ""]
+    lines += markdown_lines(from_csv(results, **part.table) if part.table else table(results, part.metrics))
+    for head, text in (("The report", part.says), ("Difference", part.remark)):
+        if text:
+            lines += ["", f"**{head}.** {text.strip()}"]
+    for title, pattern in part.figures.items():
+        if picture := _copied(setup, part, results, pattern):
+            lines += ["", f"![{title}]({picture})"]
+    return "\n".join(lines) + "\n"
+
+
+def from_csv(
+    results: Results,
+    file: str,
+    row: str,
+    values: Sequence[str],
+    report: Mapping[Any, float] | None = None,
+    where: Mapping[str, Any] | None = None,
+    rows: Sequence[Any] | None = None,
+    by: Mapping[str, Sequence[str]] | None = None,
+) -> Table:
+    """A table of what lies in the same CSV file of every run: mean and spread over the seeds of each setting.
+
+    Args:
+        file: below each run's folder.
+        row: column of the file; each of its values is a row of the table.
+        values: columns of the file with numbers; each is a column of the table for each setting.
+        report: a figure for each row, put beside.
+        where: only the lines of the file with these values.
+        rows: only these values of `row`.
+        by: a further column of the file and the values of it that get a column of the table each.
+    """
+    split, parts = next(iter((by or {}).items()), ("", [""]))
+    only = rows and [_number(wanted) for wanted in rows]
+    told = {_number(key): figure for key, figure in (report or {}).items()}
+    table: dict[str, dict[str, list[float]]] = {}
+    for setting in results.settings():
+        name = ", ".join(shown(value) for value in setting.point.values())
+        for run in setting.runs:
+            path = results.folder / run.name / results.evaluation / file
+            if run.state != "finished" or not path.exists():
+                continue
+            for line in csv.DictReader(path.read_text().splitlines()):
+                key, part = _number(line[row]), line.get(split, "")
+                wanted = (not only or key in only) and part in parts
+                if wanted and all(line[k] == str(v) for k, v in (where or {}).items()):
+                    for value in filter(line.get, values):
+                        names = [name, part, value if len(values) > 1 else ""]
+                        column = ": ".join(filter(None, names)) or value
+                        table.setdefault(key, {}).setdefault(column, []).append(float(line[value]))
+    head = list(dict.fromkeys(column for cells in table.values() for column in cells))
+    lines = [
+        {row: key}
+        | {column: _with_spread(cells.get(column, [])) for column in head}
+        | ({"the report": shown(told.get(key))} if told else {})
+        for key, cells in table.items()
+    ]
+    return Table([row, *head, *(["the report"] if told else [])], lines, None)
+
+
+def _number(text: Any) -> str:
+    """Numbers in one way of writing, so that 0.30 is 0.3."""
+    try:
+        return f"{float(text):.4g}"
+    except ValueError:
+        return str(text)
+
+
+def _with_spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    return shown(mean(values)) + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+
+
+def _command(setup: Setup, part: Part) -> str:
+    folder = f"`{setup.folder(part)}`" if not part.runs else f"`{setup.output_dir}/{part.runs}`"
+    if part.runs:
+        return f"The runs in {folder}, which others above needed and made."
+    again = f"`python evaluate.py run=RUN {' '.join(setup.evaluation(part))}` of the runs in {folder}."
+    if part.of:
+        return again if part.evaluate else f"The runs in {folder} again."
+    command = f"`python sweep.py {' '.join(setup.arguments(part))}`, in {folder}."
+    return f"{command} {again}" if part.evaluate else command
+
+
+def _how(results: Results) -> list[str]:
+    """Runs, seeds, choice of the epoch; machine and time."""
+    runs = [run for run in results.runs.values() if run.state == "finished"]
+    environments = [_json(results.folder / run.name / "environment.json") for run in runs]
+    return [*counted(results), _machine([e for e in environments if e])]
+
+
+def _machine(environments: Sequence[Mapping[str, Any]]) -> str:
+    if not environments:
+        return ""
+    minutes = [e["seconds"] / 60 for e in environments]
+    machines = sorted({_where(environment["machine"]) for environment in environments})
+    torches = ", ".join(sorted({e["packages"]["torch"] for e in environments}))
+    a_run = f"{median(minutes):.1f} minutes a run (median) on {' and '.join(machines)}, PyTorch {torches}"
+    return f"{a_run}; {sum(minutes):.0f} in all."
+
+
+def _where(machine: Mapping[str, Any]) -> str:
+    if machine.get("gpu"):
+        return machine["gpu"]
+    threads = machine["threads"]
+    return f"{threads} thread{'s' * (threads > 1)} of a {machine.get('cpu', machine['system'])}"
+
+
+def _copied(setup: Setup, part: Part, results: Results, pattern: str) -> str | None:
+    """Copy the first figure that matches beside the document, in 256 colours; its path as the document names it."""
+    found = sorted(results.folder.glob(pattern))
+    if not found:
+        return None
+    place = setup.document.parent / "figures" / "results" / f"{part.name}_{found[0].stem}.png"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(found[0]) as picture:
+        picture.convert("RGB").quantize(256).save(place, optimize=True)
+    return place.relative_to(setup.document.parent).as_posix()
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.exists() else None
