@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint cluster env clean
+.PHONY: help demo test lint results cluster env clean
 help:
 	@echo "make demo   train the default experiment in about a minute and say where to look"
 	@echo "make test   run all tests"
 	@echo "make lint   ruff check and format check"
+	@echo "make results [SMALL=1] [ARGS='mnist=FOLDER cifar10=FOLDER only=PART,PART']   repeat the reports, write docs/results.md"
 	@echo "make cluster try a sweep on a Ray cluster and in a SLURM queue, both on this machine"
 	@echo "make env    only make the environment in $(VENV)"
 
@@ -20,6 +21,11 @@ test: env
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Every table and figure of the reports: what is not finished is run, docs/results.md is written. SMALL=1: the bundled digits,
+# a few steps of each, into outputs/small.
+results: env
+	$(BIN)/python sweep.py study=reports $(if $(SMALL),small=true) $(ARGS)
 
 # A sweep through a two-node Ray cluster and through SLURM, both on this machine. SLURM needs root and Debian's slurmctld,
 # slurmd, slurm-client and munge.

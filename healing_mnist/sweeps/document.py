@@ -29,19 +29,19 @@ def write(setup: Setup, parts: Sequence[Part]) -> None:
     for part in parts:
         results = setup.results(part)
         if results is not None and results.count("finished"):
-            kept[part.name] = section(setup, part, results)
+            kept[part.name] = section(setup, part, results).strip()
     texts = [f"<!-- part {part.name} -->\n{kept[part.name]}" for part in setup.study.parts if part.name in kept]
     missing = [part.title for part in setup.study.parts if part.name not in kept]
     head = [f"# {setup.study.title}", setup.study.intro.strip()]
     if missing:
         head.append("Not run yet: " + "; ".join(missing) + ".")
-    atomic_write(path, "\n\n".join([*head, *(text.strip() for text in texts)]) + "\n")
+    atomic_write(path, "\n\n".join([*head, *texts]) + "\n")
 
 
 def sections(text: str) -> dict[str, str]:
     """Name of each part -> its text in a document that `write` wrote."""
     pieces = MARK.split(text)[1:]
-    return dict(zip(pieces[::2], pieces[1::2], strict=True))
+    return {name: text.strip() for name, text in zip(pieces[::2], pieces[1::2], strict=True)}
 
 
 def section(setup: Setup, part: Part, results: Results) -> str:
@@ -152,7 +152,7 @@ def _where(machine: Mapping[str, Any]) -> str:
     if machine.get("gpu"):
         return machine["gpu"]
     threads = machine["threads"]
-    return f"{threads} thread{'s' * (threads > 1)} of a {machine.get('cpu', machine['system'])}"
+    return f"{threads} thread{'s' * (threads > 1)} ({machine.get('cpu', machine['system'])})"
 
 
 def _copied(setup: Setup, part: Part, results: Results, pattern: str) -> str | None:

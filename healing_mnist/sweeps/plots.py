@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 
 from healing_mnist.callbacks.figures import COLORS, rasterize, styled, subplots
@@ -118,7 +120,7 @@ def trade_off(results: Results) -> Figure | None:
             label=_named(setting.point),
         )
     axes.set(xlabel=across, ylabel=up)
-    _log_if_wide(axes.set_xscale, [setting.mean(across) for setting in settings], factor=5)
+    _log_if_wide(axes, "x", [setting.mean(across) for setting in settings], factor=5)
     axes.set_title(f"{results.definition.name}: a point a setting", fontsize=10)
     axes.grid(True, which="both")
     if few:
@@ -167,7 +169,7 @@ def boxes(results: Results) -> Figure | None:
             labels = [f"{name}\n({len(values)} runs)" for name, values in groups.items()]
             axes.set_xticks(range(1, len(groups) + 1), labels, rotation=30 * (len(groups) > 4))
             axes.set(xlabel=key, ylabel=metric)
-            _log_if_wide(axes.set_yscale, [value for values in groups.values() for value in values])
+            _log_if_wide(axes, "y", [value for values in groups.values() for value in values])
     figure.suptitle(f"{results.definition.name}: by category", fontsize=10)
     return figure
 
@@ -187,7 +189,7 @@ def history(results: Results) -> Figure | None:
     axes.step(numbers, list(accumulate(values, better)), where="post", color=COLORS[2], label="best so far")
     axes.set(xlabel="trial", ylabel=objective)
     axes.set_title(f"{results.definition.name}: history of the search")
-    _log_if_wide(axes.set_yscale, values)
+    _log_if_wide(axes, "y", values)
     axes.grid(True)
     axes.legend()
     return figure
@@ -225,7 +227,7 @@ def _places(axes: Axes, values: Sequence[Any]) -> list[float]:
     numbers = [value for value in values if _number(value)]
     words = list(dict.fromkeys(str(value) for value in values if not _number(value)))
     if not words:
-        _log_if_wide(axes.set_xscale, numbers)
+        _log_if_wide(axes, "x", numbers)
         return [float(value) for value in values]
     ticks = sorted(set(numbers))
     if len(numbers) and len(ticks) <= 12:  # a few numbers and words: all in a row, evenly
@@ -238,9 +240,15 @@ def _places(axes: Axes, values: Sequence[Any]) -> list[float]:
     return [float(labels.index(name)) for name in names]
 
 
-def _log_if_wide(set_scale: Any, values: Sequence[float], factor: float = 50) -> None:
+def _log_if_wide(axes: Axes, which: str, values: Sequence[float], factor: float = 50) -> None:
+    """A logarithmic x or y axis with plain numbers, where the values span more than `factor`."""
     if values and min(values) > 0 and max(values) / min(values) > factor:
-        set_scale("log")
+        axes.set(**{f"{which}scale": "log"})
+        axis = axes.xaxis if which == "x" else axes.yaxis
+        decades = math.log10(max(values) / min(values))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _unit(axes: Axes, place: int, values: Sequence[Any]) -> np.ndarray:

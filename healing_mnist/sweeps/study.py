@@ -37,9 +37,7 @@ class Part:
     name: str  # of its folder, outputs/results/<name>
     title: str
     sweep: list[str] = field(default_factory=list)  # arguments of sweep.py
-    small: list[str] = field(
-        default_factory=list
-    )  # added in a small study, to `evaluate` without a sweep; [skip]: none
+    small: list[str] = field(default_factory=list)  # added where the study is run small; [skip]: left out
     of: str | None = None  # the part whose runs these are
     runs: str | None = None  # glob of run folders below outputs/, an experiment each
     where: dict[str, Any] = field(default_factory=dict)  # which of these runs: setting -> value
@@ -142,7 +140,8 @@ def run(arguments: Sequence[str]) -> None:
 
     Args:
         arguments: ``study=NAME``, ``small=true`` (the bundled digits, little of everything), ``only=PART,PART``,
-            ``run=false`` (only write the document from the runs that are there), ``mnist=FOLDER``, ``cifar10=FOLDER`` (files that are here already), and overrides for every sweep.
+            ``run=false`` (only write the document from the runs that are there), ``mnist=FOLDER``, ``cifar10=FOLDER``
+            (files that are here already), and overrides for every sweep.
 
     Raises:
         UserError: an unknown study or part; a part failed (the others are run all the same).
