@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from healing_mnist.batch import Output
 from healing_mnist.checks import Fraction, Positive, UserError
-from healing_mnist.networks.layers import MLP, ActivationName, activation_layer
+from healing_mnist.networks.layers import MLP, ActivationName, ToImage, activation_layer
 
 BatchNorm = Literal["second", "all", "none"]
 ImageShape = tuple[Positive, Positive, Positive]
@@ -134,9 +134,8 @@ class ConvDecoder(nn.Module):
             padding, extra = zip(
                 *(_mirror_padding(s, g, kernel_size) for s, g in zip(small, large, strict=True)), strict=True
             )
-            layers.append(
-                nn.ConvTranspose2d(before, after, kernel_size, stride=2, padding=padding, output_padding=extra)
-            )
+            transposed = nn.ConvTranspose2d if i > 1 else ToImage
+            layers.append(transposed(before, after, kernel_size, stride=2, padding=padding, output_padding=extra))
             if i > 1:  # the map of i - 1 is the encoder's (i - 1)th convolution's, whose batch norm is mirrored
                 layers += [*_norm(batch_norm, i - 2, after), activation_layer(activation)]
                 if dropout:
