@@ -56,7 +56,7 @@ def test_random_points_from_the_command_line(sweep):
     done = sweep("sweep=base", "sweep.method=random", f"{WEIGHT}=interval(0,1)", "sweep.trials=4", "seed=1,2")
     assert done.code == 0, done.err
     assert len(list(done.folder.glob("*/metrics.json"))) == 8
-    assert "Mean ± standard deviation over 2 seeds" in done.out
+    assert "Mean ± standard deviation over seeds 1, 2" in done.out
 
 
 def test_the_ends_of_every_space_are_checked_first(sweep):
