@@ -8,7 +8,7 @@ from torch import Tensor
 from healing_mnist.batch import Batch
 from healing_mnist.checks import Fraction, Positive, PositiveFloat, UserError
 from healing_mnist.data.base import Rows, SourceData
-from healing_mnist.data.frames import CORNERS, add_squares_, rotate, to_float
+from healing_mnist.data.frames import CORNERS, add_squares_, check_compiler, rotate, to_float
 
 
 class HealingImages(SourceData):
@@ -25,10 +25,11 @@ class HealingImages(SourceData):
         squares: squares an image has: top-left, then top-right, bottom-left, bottom-right; all of one size.
         independent: who is rotated and who has a square are drawn independently. False: with equal ratios the same
             images get both, and the others neither.
+        compile: render by functions that torch.compile makes, on a CPU; they take seconds to make.
         **source: the settings of `SourceData` and `RenderedData`.
 
     Raises:
-        UserError: an impossible square, and as `SourceData`.
+        UserError: `compile` without a C++ compiler, an impossible square, and as `SourceData`.
     """
 
     def __init__(
@@ -39,11 +40,15 @@ class HealingImages(SourceData):
         square_size: Positive | tuple[Positive, Positive] = 5,
         squares: Positive = 1,
         independent: bool = True,
+        compile: bool = False,
         **source,
     ):
         super().__init__(**source)
         self.rotation_ratio, self.max_angle = rotation_ratio, max_angle
         self.square_ratio, self.squares, self.independent = square_ratio, squares, independent
+        self.compile = compile
+        if compile:
+            check_compiler("data.compile=true")
         self.smallest, self.largest = (square_size, square_size) if isinstance(square_size, int) else square_size
         side = min(self.image_shape[1:])
         if self.smallest > self.largest:
@@ -72,8 +77,8 @@ class HealingImages(SourceData):
         frames, attributes = to_float(originals), {}
         if self.rotation_ratio > 0:
             attributes |= {"rotated": (angle > 0).long(), "angle": angle}
-            frames = torch.where((angle > 0).view(-1, 1, 1, 1), rotate(originals, angle), frames)
+            frames = torch.where((angle > 0).view(-1, 1, 1, 1), rotate(originals, angle, compile=self.compile), frames)
         if self.square_ratio > 0:
             attributes["square"] = square.long()
-            add_squares_(frames, square, self.largest, self.squares)
+            add_squares_(frames, square, self.largest, self.squares, self.compile)
         return Batch(frames, frames, rows["label"].long(), rows["index"], attributes)

@@ -17,7 +17,7 @@ from torch import Tensor
 from healing_mnist.batch import Batch, LazyBatch
 from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
 from healing_mnist.data.base import Rows, SourceData
-from healing_mnist.data.frames import add_squares_, rotate
+from healing_mnist.data.frames import add_squares_, check_compiler, rotate
 
 MANY, MANY_EVAL, PER_IMAGE = 60_000, 10_000, 10  # see `num_sequences` and `num_eval_sequences`
 
@@ -62,10 +62,11 @@ class HealingSequences(SourceData):
         missing_area: share of each input frame that is blank: a square hole, at a random place in each frame.
         missing_frames: share of the input frames of each sequence that are missing, rounded down; at random, and
             `observed` says which.
+        compile: render by functions that torch.compile makes, on a CPU; they take seconds to make.
         **source: the settings of `SourceData` and `RenderedData`.
 
     Raises:
-        UserError: settings that no sequence can satisfy, and as `SourceData`.
+        UserError: `compile` without a C++ compiler, settings that no sequence can satisfy, and as `SourceData`.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class HealingSequences(SourceData):
         target: Literal["next", "input"] = "next",
         missing_area: Fraction = 0.0,
         missing_frames: Fraction = 0.0,
+        compile: bool = False,
         **source,
     ):
         super().__init__(**source)
@@ -92,6 +94,9 @@ class HealingSequences(SourceData):
         self.horizon, self.target = horizon, target
         self.missing_area, self.missing_frames = missing_area, missing_frames
         self._check()
+        self.compile = compile
+        if compile:
+            check_compiler("data.compile=true")
         self.inputs = self.longest - horizon  # input frames of the longest sequence
         most = self.longest if squares == "random" else squares
         self.largest = square_size + growth * ((most - 1) // 2) if most else 0
@@ -223,10 +228,11 @@ class HealingSequences(SourceData):
 
     def _frames(self, rows: Rows, images: Tensor, turns: Tensor, which: Tensor, time: Tensor) -> Tensor:
         """Row i rotated by each of ``turns[which[i]]`` degrees, with its square at each `time`, (T,) or (B, T)."""
-        frames = rotate(images[rows["image"].long()], turns, which)
+        frames = rotate(images[rows["image"].long()], turns, which, self.compile)
         if self.largest:
             count, start = rows["squares"].long()[:, None], rows["start"].long()[:, None]
-            add_squares_(frames, square_sides(count, start, time, self.square_size, self.growth), self.largest)
+            sides = square_sides(count, start, time, self.square_size, self.growth)
+            add_squares_(frames, sides, self.largest, compile=self.compile)
         return frames
 
     def _damage(self, rows: Rows, frames: Tensor) -> Tensor:

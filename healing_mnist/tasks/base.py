@@ -52,6 +52,13 @@ class Task(L.LightningModule):
         self._batches = 0
         self.config: dict[str, Any] = {}  # plain settings this task was built from; they travel in the checkpoint
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes which hook is running forty times a step, and a module is slow at taking attributes.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     @abstractmethod
     def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
         """Scalars to log; `loss` is the one minimised."""

@@ -3,7 +3,10 @@ import pytest
 import torch
 from scipy.ndimage import rotate as scipy_rotate
 
+from healing_mnist.checks import UserError
 from healing_mnist.data.frames import add_squares_, rotate, to_float
+from healing_mnist.data.healing import HealingImages
+from healing_mnist.data.sequences import HealingSequences
 
 
 def noise(batch, channels=1, height=28, width=28):
@@ -125,3 +128,37 @@ def test_renders_on_the_device_of_the_images(which):
     frames = add_squares_(rotate(images, angles, which), torch.zeros(2, 4, device="meta", dtype=torch.int64), largest=5)
     assert frames.device.type == "meta"
     assert frames.shape == (2, 4, 1, 28, 28)
+
+
+@pytest.mark.slow
+def test_compiled():
+    """Two channels, unequal sides, any number of rows; quarter turns, as they touch the edge."""
+    images, generator = noise(50, channels=2, height=9, width=14), torch.Generator().manual_seed(0)
+    images[0] = 255
+    which = torch.arange(50) % 3
+    angles = torch.where(torch.rand(50, 1, generator=generator) < 0.5, CHOICES[which], ANY[:12].view(3, 4)[which])
+    sides = torch.randint(0, 6, (50, 4), generator=generator)
+
+    def render(rows):
+        return add_squares_(rotate(images[rows], angles[rows], compile=True), sides[rows], 5, corners=4, compile=True)
+
+    frames = render(torch.arange(50))
+    expected = squares_by_loop(with_scipy(images, angles).numpy(), sides.numpy(), corners=4)
+    np.testing.assert_allclose(frames.numpy(), expected, rtol=0, atol=5e-6)
+    assert 0 <= frames.min() < frames.max() == 1
+    for size in (1, 2, 33):
+        rows = torch.randperm(50, generator=generator)[:size]
+        assert torch.equal(render(rows), frames[rows])
+    chosen = rotate(images, CHOICES, which, compile=True)
+    torch.testing.assert_close(chosen, with_scipy(images, CHOICES[which]), rtol=0, atol=5e-6)
+    for quarter in (0, 2):
+        assert torch.equal(chosen[0::3, quarter], to_float(images[0::3]).rot90(quarter, (2, 3)))
+
+
+@pytest.mark.parametrize("data", [HealingImages, HealingSequences])
+def test_to_compile_needs_a_compiler(data):
+    from torch._inductor import config
+
+    wanted = r"^data\.compile=true: needs a C\+\+ compiler, and none was found"
+    with config.patch({"cpp.cxx": ("no_such_compiler",)}), pytest.raises(UserError, match=wanted):
+        data(compile=True)
