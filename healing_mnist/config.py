@@ -83,6 +83,12 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def incidental(override: str) -> bool:
+    """Whether an override says only where things lie or what is shown."""
+    key = override.lstrip("+~").split("=", 1)[0]
+    return any(key == name or key.startswith(f"{name}.") for name in INCIDENTAL)
+
+
 def essential(config: Mapping[str, Any]) -> dict[str, Any]:
     """The flat settings that decide what a run computes."""
     skip = tuple(f"{name}." for name in INCIDENTAL)

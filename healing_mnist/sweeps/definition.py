@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from healing_mnist.checks import UserError
-from healing_mnist.config import INCIDENTAL, folder_name
+from healing_mnist.config import INCIDENTAL, folder_name, incidental
 from healing_mnist.files import atomic_write
 from healing_mnist.sweeps.points import Point, value_of
 
@@ -56,6 +56,7 @@ class Definition:
     note: str = ""
     report: list[dict[str, Any]] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)  # columns of the table; all of the test set's when empty
+    command: list[str] = field(default_factory=list)  # what sweep.py was called with, but for where things lie
 
     def save(self, folder: Path) -> None:
         dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -79,10 +80,17 @@ class Definition:
             self.save(folder)
             return ""
         old = Definition.load(folder)
+        # Another trainer may compute the same on another machine; where it does not, the jobs that ran are refused.
+        kept = [[o for o in each.fixed if not incidental(o) and not o.startswith("trainer=")] for each in (old, self)]
         changed = [
-            f"{name}: {getattr(old, name)} there, {getattr(self, name)} now"
-            for name in ("method", "objective", "direction", "fixed")
-            if getattr(old, name) != getattr(self, name)
+            f"{name}: {before} there, {now} now"
+            for name, before, now in (
+                ("method", old.method, self.method),
+                ("objective", old.objective, self.objective),
+                ("direction", old.direction, self.direction),
+                ("fixed", *kept),
+            )
+            if before != now
         ]
         if old.varied.keys() != self.varied.keys() or (self.method == "tpe" and old.varied != self.varied):
             changed.append(f"what varies: {_words(old.varied)} there, {_words(self.varied)} now")

@@ -46,7 +46,7 @@ def sections(text: str) -> dict[str, str]:
 
 def section(setup: Setup, part: Part, results: Results) -> str:
     """Title, command, table, what the report says, where and why it differs, figures."""
-    lines = [f"## {part.title}", "", " ".join(filter(None, [_command(setup, part), *_how(results)])), ""]
+    lines = [f"## {part.title}", "", " ".join(filter(None, [_command(setup, part, results), *_how(results)])), ""]
     lines += markdown_lines(from_csv(results, **part.table) if part.table else table(results, part.metrics))
     for head, text in (("The report", part.says), ("Difference", part.remark)):
         if text:
@@ -120,14 +120,18 @@ def _with_spread(values: Sequence[float]) -> str:
     return shown(mean(values)) + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
 
-def _command(setup: Setup, part: Part) -> str:
+def _command(setup: Setup, part: Part, results: Results) -> str:
     folder = f"`{setup.folder(part)}`" if not part.runs else f"`{setup.output_dir}/{part.runs}`"
     if part.runs:
         return f"The runs in {folder}, which others above needed and made."
     again = f"`python evaluate.py run=RUN {' '.join(setup.evaluation(part))}` of the runs in {folder}."
     if part.of:
         return again if part.evaluate else f"The runs in {folder} again."
-    command = f"`python sweep.py {' '.join(setup.arguments(part))}`, in {folder}."
+    said = results.definition.command or setup.arguments(part)
+    planned = {*setup.planned(part), "trainer=cpu"}
+    command = f"`python sweep.py {' '.join(said)}`, in {folder}."
+    if other := [f"`{word}`" for word in said if word not in planned]:
+        command += f" **Not as the study says, but with {', '.join(other)}.**"
     return f"{command} {again}" if part.evaluate else command
 
 

@@ -106,11 +106,15 @@ class Setup:
     def folder(self, part: Part) -> Path:
         return self.output_dir / "results" / (part.of or part.name)
 
-    def arguments(self, part: Part) -> list[str]:
-        """What sweep.py is called with."""
+    def planned(self, part: Part) -> list[str]:
+        """What the study says that sweep.py is called with."""
         data = [f"data.source={part.data}"] if part.data == "mnist" and not self.small else []
         said = [*part.sweep, *data, *(self.study.small if self.small else []), *(part.small if self.small else [])]
-        return _last_words([*said, *self.extra])
+        return _last_words(said)
+
+    def arguments(self, part: Part) -> list[str]:
+        """What sweep.py is called with this time."""
+        return _last_words([*self.planned(part), *self.extra])
 
     def places(self, part: Part) -> list[str]:
         """Arguments that say where things lie; they are no part of what is run."""

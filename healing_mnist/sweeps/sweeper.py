@@ -17,7 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from healing_mnist.checks import UserError
-from healing_mnist.config import as_override
+from healing_mnist.config import as_override, incidental
 from healing_mnist.sweeps import checking, points
 from healing_mnist.sweeps.composing import Composer
 from healing_mnist.sweeps.definition import Definition, Settings, default_folder, job_name, only_one, settings_of
@@ -44,6 +44,7 @@ class PointSweeper(Sweeper):
         self.fixed, dimensions, together = self._split(settings, arguments)
         fresh = self.fixed.pop("fresh", "fresh=false") == "fresh=true"
         definition = self._define(settings, dimensions, together)
+        definition.command = [argument for argument in arguments if not incidental(argument)]
         self.folder = self._folder(definition)
         with only_one(self.folder):
             if fresh:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from healing_mnist.config import CONF
+from healing_mnist.config import CONF, incidental
 from healing_mnist.files import atomic_write
 from healing_mnist.sweeps.points import SEED
 from healing_mnist.sweeps.results import Results, Setting
@@ -203,7 +203,7 @@ def best_yaml(results: Results) -> str:
     lines = [
         "# @package _global_",
         f"# Best of {results.count('finished')} runs of the sweep '{definition.name}' by {score} on validation.",
-        f"#   {' '.join(definition.fixed)}",
+        f"#   {' '.join(override for override in definition.fixed if not incidental(override))}",
     ]
     if groups:
         lines += ["defaults:", *(f"  - override /{key}: {value}" for key, value in groups.items())]

@@ -79,6 +79,16 @@ def test_a_section_gives_command_machine_table_and_report(planted):
     assert "**The report.** 0.5 it is." in text
 
 
+def test_a_section_says_what_was_run_and_not_what_might_have_been(planted):
+    part, folder = planted.study.part("weights"), planted.at / "outputs" / "results" / "weights"
+    definition = Definition.load(folder)
+    definition.command = ["sweep=weights", "seed=1,2", "data.source=mnist", "trainer=cpu", "data.limit=7"]
+    definition.save(folder)
+    text = document.section(planted.setup, part, planted.setup.results(part))
+    assert "`python sweep.py sweep=weights seed=1,2 data.source=mnist trainer=cpu data.limit=7`" in text
+    assert "**Not as the study says, but with `data.limit=7`.**" in text
+
+
 def test_evaluations_are_read_in_the_place_of_the_runs(planted):
     part = planted.study.part("again")
     text = document.section(planted.setup, part, planted.setup.results(part))

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from healing_mnist.sweeps.definition import Definition
+
 GRID = ["task.reconstruction_weight=0.1,0.25", "seed=1,2"]
 
 
@@ -79,6 +81,14 @@ def test_another_definition_is_refused_with_the_difference(sweep):
     over = sweep("model.latent_dim=3,4", "fresh=true")
     assert over.code == 0, over.err
     assert jobs_of(over.folder) == ["latent_dim=3", "latent_dim=4"]
+
+
+def test_where_things_lie_makes_no_other_sweep(sweep):
+    assert sweep("seed=1,2").code == 0
+    again = sweep("seed=1,2,3", "analysis=none", "trainer=cpu", "data.cache=/tmp/elsewhere")
+    assert again.code == 0, again.err
+    assert "1 of 3 jobs to run" in again.out
+    assert Definition.load(again.folder).command == ["experiment=joint", "seed=1,2,3", "trainer=cpu"]
 
 
 def test_every_mistake_is_found_before_the_first_job(sweep):
