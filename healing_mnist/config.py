@@ -19,7 +19,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 
-# Settings that say where things lie or what is shown, not what is computed: they neither name a run nor set it apart.
+# Settings that say where things lie, what is shown or how it is computed, not what: they neither name a run nor set it
+# apart.
 INCIDENTAL = (
     "data.root",
     "data.cache",
@@ -28,6 +29,8 @@ INCIDENTAL = (
     "output_dir",
     "run_dir",
     "trainer.accelerator",
+    "data.compile",
+    "task.compile",
     "trainer.enable_progress_bar",
     "pretrained.settings.trainer.accelerator",
     "fresh",
@@ -84,7 +87,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def incidental(override: str) -> bool:
-    """Whether an override says only where things lie or what is shown."""
+    """Whether an override is about one of `INCIDENTAL`."""
     key = override.lstrip("+~").split("=", 1)[0]
     return any(key == name or key.startswith(f"{name}.") for name in INCIDENTAL)
 
