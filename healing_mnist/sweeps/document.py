@@ -82,8 +82,10 @@ def from_csv(
     only = rows and [_number(wanted) for wanted in rows]
     told = {_number(key): figure for key, figure in (report or {}).items()}
     table: dict[str, dict[str, list[float]]] = {}
-    for setting in results.settings():
-        name = ", ".join(shown(value) for value in setting.point.values())
+    settings = results.settings()
+    several = len(settings) > 1
+    for setting in settings:
+        name = ", ".join(shown(value) for value in setting.point.values()) if several else ""
         for run in setting.runs:
             path = results.folder / run.name / results.evaluation / file
             if run.state != "finished" or not path.exists():

@@ -144,7 +144,7 @@ def counted(results: Results) -> list[str]:
     """Sentences: how many runs with how many seeds, and how many were left out."""
     runs = [run for run in results.runs.values() if run.state == "finished"]
     seeds = sorted({str(run.point.get(SEED)) for run in runs})
-    parts = [f"{len(runs)} finished runs."]
+    parts = [f"{len(runs)} finished run{'s' * (len(runs) != 1)}."]
     if len(seeds) > 1:
         parts.append(f"Mean ± standard deviation over seeds {', '.join(seeds)}.")
     for state, why in (

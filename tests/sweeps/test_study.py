@@ -101,13 +101,16 @@ def test_a_table_from_the_csv_of_each_run(planted):
     assert len(results.runs) == 2  # only those of w = 0.5
     options = {"file": "figures/accuracy.csv", "row": "class", "values": ["accuracy"]}
     table = document.from_csv(results, **options, where={"split": "a"}, report={0: 0.9, 1: 0.8})
-    assert table.head == ["class", "0.5", "the report"]
+    assert table.head == ["class", "accuracy", "the report"]
     assert table.rows == [
-        {"class": "0", "0.5": "0.12 ± 0.028", "the report": "0.9"},
-        {"class": "1", "0.5": "0.24 ± 0.057", "the report": "0.8"},
+        {"class": "0", "accuracy": "0.12 ± 0.028", "the report": "0.9"},
+        {"class": "1", "accuracy": "0.24 ± 0.057", "the report": "0.8"},
     ]
     split = document.from_csv(results, **options, by={"split": ["a", "b"]}, rows=[0])
-    assert split.rows == [{"class": "0", "0.5: a": "0.12 ± 0.028", "0.5: b": "9 ± 0"}]
+    assert split.rows == [{"class": "0", "a": "0.12 ± 0.028", "b": "9 ± 0"}]
+    both = planted.setup.results(planted.study.part("weights"))  # a column for each setting where there are several
+    split = document.from_csv(both, **options, by={"split": ["a"]}, rows=[0])
+    assert split.rows == [{"class": "0", "0.5: a": "0.12 ± 0.028", "1: a": "0.4 ± 0.14"}]
 
 
 def test_the_document_keeps_what_is_not_here(planted):
