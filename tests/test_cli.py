@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from healing_mnist import cli, runs
+from healing_mnist import build, cli, runs
 from healing_mnist.config import CONF, compose
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -136,6 +136,16 @@ def test_experiment_says_its_name_and_its_command(name):
     assert compose([f"experiment={name}"]).name in (name, None)
     text = (CONF / "experiment" / f"{name}.yaml").read_text()
     assert "#   python " in text
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "best").glob("*.yaml")), ids=lambda path: path.stem)
+def test_best_settings_fit_the_command_in_their_header(path):
+    text = path.read_text()
+    command = next(line for line in text.splitlines() if line.startswith("#   python train.py"))
+    config = compose(command.split()[3:])
+    build.check(config)
+    assert f"best={path.stem}" in command
+    assert "reached" in text
 
 
 @pytest.mark.parametrize("debug", ["fdr", "default", "overfit"])
