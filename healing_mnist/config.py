@@ -133,7 +133,8 @@ def folder_name(settings: Mapping[str, Any], limit: int = 120) -> str:
 
 def evaluation_name(overrides: Sequence[str]) -> str:
     """Where `evaluate.py` with these overrides writes, below the folder of the run it measures."""
-    settings = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    said = [override for override in overrides if override.startswith("analysis") or not incidental(override)]
+    settings = dict(override.lstrip("+").split("=", 1) for override in said if "=" in override)
     return f"evaluations/{folder_name(settings)}"
 
 
@@ -147,7 +148,8 @@ def _short_value(key: str, value: Any) -> str:
     text = "null" if value is None else "none" if value == {} else str(value)
     if key.endswith("_target_"):
         text = text.rsplit(".", 1)[-1]
-    return re.sub(r"[^\w.+\-]+", "-", text).strip("-")
+    text = re.sub(r"^[^\w.+\-]+|[^\w.+\-]+$", "", text)  # brackets at the ends; a minus there is a sign
+    return re.sub(r"[^\w.+\-]+", "-", text)
 
 
 def as_override(key: str, value: Any) -> str:

@@ -24,7 +24,7 @@ def explore(overrides: Sequence[str] = ()) -> Path:
 
     from healing_mnist.build import build_data
 
-    cfg = compose(["data=images", "analysis=data", *overrides])
+    cfg = compose(["~experiment", "data=images", "analysis=data", *overrides])
     place = Path(cfg.output_dir) / "data" / cfg.data.source
     data = build_data(cfg)
     data.setup()

@@ -1,9 +1,14 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and folders that may be emptied."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+
+from healing_mnist.checks import UserError
+
+KEPT = {".lock", ".holder", "job.log", "trial.json"}  # what others hold open or have put there
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -18,3 +23,19 @@ def atomic_write(path: Path, content: str | bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def empty(place: Path, proof: str, setting: str) -> None:
+    """Delete what is in a folder, for ``fresh=true``.
+
+    Raises UserError where `proof`, the file that marks the folder as ours, is missing beside other files.
+    """
+    found = {path.name for path in place.iterdir()} - KEPT
+    if found and proof not in found:
+        raise UserError(
+            f"{setting}={place}: fresh=true would delete what is there, but it holds no {proof}. "
+            "Choose another folder, or empty it yourself."
+        )
+    for name in found:
+        path = place / name
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -12,7 +12,6 @@ import logging
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 import time
 import warnings
@@ -45,7 +44,7 @@ from healing_mnist.config import (
     folder_name,
     plain,
 )
-from healing_mnist.files import atomic_write
+from healing_mnist.files import atomic_write, empty
 from healing_mnist.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -68,12 +67,13 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
     An unfinished run continues from its last finished epoch. Returns None in the processes that ddp adds to the first.
 
     Raises:
-        UserError: a mistake in the settings, or the folder holds a run of other settings.
+        UserError: a mistake in the settings, the folder holds a run of other settings, or, with `fresh`, no run at all.
     """
     place = folder(cfg)
     leader = int(os.environ.get("LOCAL_RANK", 0)) == 0
     if cfg.fresh and leader and place.exists():
-        shutil.rmtree(place)
+        check(cfg)
+        empty(place, "config.yaml", "run_dir")
     if finished(place) is None:
         if not leader:
             return _train(cfg, place)

@@ -46,7 +46,9 @@ class Progress(ProgressBar):
             metrics = self.get_metrics(trainer, pl_module)
             self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
             self._bar.set_postfix(loss=metrics.get("loss"), refresh=False)
-            self._bar.update(self._done(trainer) + batch_idx + 1 - self._bar.n)
+            shown = self._bar.update(self._done(trainer) + batch_idx + 1 - self._bar.n)
+            if trainer.is_last_batch and not shown:  # tqdm draws ten times a second at the most
+                self._bar.refresh()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._context.close()

@@ -17,15 +17,23 @@ from healing_mnist.sweeps.pool import Job, Pool, tail
 Found = list[tuple[str, str]]  # job -> what is wrong with it
 
 
-def check(pool: Pool, composer: Composer, folder: Path, objective: str, jobs: Mapping[str, Sequence[str]]) -> set[str]:
+def check(
+    pool: Pool,
+    composer: Composer,
+    folder: Path,
+    objective: str,
+    jobs: Mapping[str, Sequence[str]],
+    fresh: bool = False,
+) -> set[str]:
     """Check all jobs (name of its folder -> overrides), in the pool's slots because it needs what the jobs need.
 
-    `objective` is the metric that compares them, which each must log. Returns the names of those that are finished.
+    `objective` is the metric that compares them, which each must log. Returns the names of those that are finished;
+    with `fresh`, what is in their folders does not count.
     Raises one UserError with every problem there is.
     """
     parts = [dict(list(jobs.items())[i :: len(pool.slots)]) for i in range(len(pool.slots))]
     checks = [
-        Job(f"checks {i}", partial(_check, composer, folder, objective, part), folder / f"checks-{i}.log")
+        Job(f"checks {i}", partial(_check, composer, folder, objective, part, fresh), folder / f"checks-{i}.log")
         for i, part in enumerate(parts)
         if part
     ]
@@ -44,7 +52,7 @@ def check(pool: Pool, composer: Composer, folder: Path, objective: str, jobs: Ma
 
 
 def _check(
-    composer: Composer, folder: Path, objective: str, jobs: Mapping[str, Sequence[str]]
+    composer: Composer, folder: Path, objective: str, jobs: Mapping[str, Sequence[str]], fresh: bool
 ) -> tuple[Found, set[str]]:
     prepare_process()
     from healing_mnist import cli
@@ -54,24 +62,25 @@ def _check(
     done: set[str] = set()
     for name, overrides in jobs.items():
         try:
-            if _finished(folder / name, composer(overrides), objective):
+            if _finished(None if fresh else folder / name, composer(overrides), objective):
                 done.add(name)
         except Exception as error:
             wrong.append((name, cli.explain(error)))
     return wrong, done
 
 
-def _finished(place: Path, config: DictConfig, objective: str) -> bool:
-    """Whether this very run is finished; raises what is wrong with it where it is not."""
+def _finished(place: Path | None, config: DictConfig, objective: str) -> bool:
+    """Whether this very run is finished in `place`; raises what is wrong with it where it is not."""
     from healing_mnist import build
     from healing_mnist.config import difference, plain
 
-    config, saved = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), place / "config.yaml"
-    if saved.exists() and (changed := difference(plain(OmegaConf.load(saved)), plain(config))):
-        lines = [f"{key}: {old} there, {new} now" for key, (old, new) in changed.items()]
-        raise UserError("\n  ".join(["its folder holds a run with other settings:", *lines]))
-    if (place / "metrics.json").exists():
-        return True
+    config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    if place and (saved := place / "config.yaml").exists():
+        if changed := difference(plain(OmegaConf.load(saved)), plain(config)):
+            lines = [f"{key}: {old} there, {new} now" for key, (old, new) in changed.items()]
+            raise UserError("\n  ".join(["its folder holds a run with other settings:", *lines]))
+        if (place / "metrics.json").exists():
+            return True
     build.check(config)
     if objective != config.objective:
         config.objective = objective

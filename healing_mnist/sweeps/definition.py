@@ -71,17 +71,18 @@ class Definition:
             raise UserError(f"{folder}: not the folder of a sweep (it has no {FILE})") from None
         return cls(**yaml.load(text, LOADER))
 
-    def claim(self, folder: Path) -> str:
-        """Write the definition into `folder`; one that is there already may only gain points.
+    def compare(self, folder: Path) -> str:
+        """Whether this sweep may go on in `folder`: one that is there already may only gain points.
 
         Returns what to tell the user. Raises UserError with the difference when it is another sweep.
         """
         if not (folder / FILE).exists():
-            self.save(folder)
             return ""
         old = Definition.load(folder)
         # Another trainer may compute the same on another machine; where it does not, the jobs that ran are refused.
-        kept = [[o for o in each.fixed if not incidental(o) and not o.startswith("trainer=")] for each in (old, self)]
+        kept = [
+            sorted(o for o in each.fixed if not incidental(o) and not o.startswith("trainer=")) for each in (old, self)
+        ]
         changed = [
             f"{name}: {before} there, {now} now"
             for name, before, now in (
@@ -104,7 +105,6 @@ class Definition:
         added = len(self.points.keys() - old.points.keys())
         if self.method == "tpe":
             self.points = old.points
-        self.save(folder)
         return f"the sweep grows by {added} points" if added and self.method != "tpe" else "continuing"
 
     def values(self, name: str) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def default_folder(output_dir: str, name: str, said: list[str]) -> Path:
     """``<output_dir>/sweeps/<name>[,<overrides said with it>]``: the same command finds its folder again."""
     settings = dict(override.lstrip("+~").split("=", 1) for override in said if "=" in override)
     hidden = {"fresh", *INCIDENTAL} | ({"experiment"} if name.startswith(f"{settings.get('experiment')}-") else set())
-    settings = {key.replace("/", "."): value for key, value in settings.items() if key not in hidden}
+    settings = {key.replace("/", "."): settings[key] for key in sorted(settings) if key not in hidden}
     return Path(output_dir) / "sweeps" / (f"{name},{folder_name(settings)}" if settings else name)
 
 

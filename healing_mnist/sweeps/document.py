@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from healing_mnist.sweeps.tables import Table, counted, markdown_lines, shown, t
 if TYPE_CHECKING:
     from healing_mnist.sweeps.study import Part, Setup
 
-MARK = re.compile(r"^<!-- part (\w+) -->$", re.MULTILINE)
+MARK = re.compile(r"^<!-- part (\S+) -->$", re.MULTILINE)
+log = logging.getLogger(__name__)
 
 
 def write(setup: Setup, parts: Sequence[Part]) -> None:
@@ -47,13 +49,16 @@ def sections(text: str) -> dict[str, str]:
 def section(setup: Setup, part: Part, results: Results) -> str:
     """Title, command, table, what the report says, where and why it differs, figures."""
     lines = [f"## {part.title}", "", " ".join(filter(None, [_command(setup, part, results), *_how(results)])), ""]
-    lines += markdown_lines(from_csv(results, **part.table) if part.table else table(results, part.metrics))
+    made = from_csv(results, **part.table) if part.table else table(results, part.metrics)
+    lines += markdown_lines(made if part.ranked else made._replace(best=None))
     for head, text in (("The report", part.says), ("Difference", part.remark)):
         if text:
             lines += ["", f"**{head}.** {text.strip()}"]
     for title, pattern in part.figures.items():
         if picture := _copied(setup, part, results, pattern):
             lines += ["", f"![{title}]({picture})"]
+        elif not setup.small:  # which draws little
+            log.warning("%s: no figure is %s", part.name, results.folder / pattern)
     return "\n".join(lines) + "\n"
 
 
@@ -131,7 +136,7 @@ def _command(setup: Setup, part: Part, results: Results) -> str:
         return again if part.evaluate else f"The runs in {folder} again."
     said = results.definition.command or setup.arguments(part)
     planned = {*setup.planned(part), "trainer=cpu"}
-    command = f"`python sweep.py {' '.join(said)}`, in {folder}."
+    command = f"`python sweep.py {' '.join(said)} hydra.sweep.dir={setup.folder(part)}`."
     if other := [f"`{word}`" for word in said if word not in planned]:
         command += f" **Not as the study says, but with {', '.join(other)}.**"
     return f"{command} {again}" if part.evaluate else command

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
+from healing_mnist.config import compose, difference, plain
 from healing_mnist.sweeps.definition import LOADER, Definition
 from healing_mnist.sweeps.points import SEED
 
@@ -69,7 +70,12 @@ class Results:
         self.folder, self.definition, self.evaluation = folder, definition, evaluation
         runs = {name: self._read(name) for name in definition.points}
         wanted = {key: str(value) for key, value in (where or {}).items()}
-        self.runs = {n: run for n, run in runs.items() if all(str(run.point.get(k, v)) == v for k, v in wanted.items())}
+        shared = dict(override.split("=", 1) for override in definition.fixed if "=" in override)
+        self.runs = {
+            name: run
+            for name, run in runs.items()
+            if all(str(run.point.get(k, shared.get(k, v))) == v for k, v in wanted.items())
+        }
 
     @classmethod
     def load(cls, folder: Path, where: Mapping[str, Any] | None = None, evaluation: str = "") -> Results:
@@ -78,10 +84,14 @@ class Results:
 
     @classmethod
     def found(cls, folder: Path, pattern: str, where: Mapping[str, Any] | None = None) -> Results | None:
-        """Finished runs of train.py whose folders match a glob below `folder`; None when there are none."""
+        """Finished runs of train.py whose folders match a glob below `folder`; None when there are none.
+
+        Only experiments as they are: a run with other settings than its source of images and its seed is left out.
+        """
         configs = {
-            place.parent.relative_to(folder).as_posix(): yaml.load((place.parent / "config.yaml").read_text(), LOADER)
+            place.parent.relative_to(folder).as_posix(): config
             for place in sorted(folder.glob(f"{pattern}/metrics.json"))
+            if _as_it_is(config := yaml.load((place.parent / "config.yaml").read_text(), LOADER))
         }
         if not configs:
             return None
@@ -158,3 +168,9 @@ class Results:
             values = tuple(run.metrics.get(name) for run in self.runs.values() if run.state == "finished")
             different.setdefault(values, name)
         return [name for values, name in different.items() if any(value is not None for value in values)]
+
+
+def _as_it_is(config: dict[str, Any]) -> bool:
+    """Whether a run is that of an experiment as conf has it, but for the source of images and the seed."""
+    said = [f"experiment={config['name']}", f"data.source={config['data'].get('source')}", f"{SEED}={config['seed']}"]
+    return not difference(plain(compose(said)), config)

@@ -78,12 +78,11 @@ class Search:
         elif run.state in ("collapsed", "pruned"):
             self.study.tell(self._numbers[run.name], state=TrialState.PRUNED)
 
-    def corners(self) -> list[Point]:
-        """Few points that hold every value of every list and both ends of every interval once."""
-        ends = {key: d.values or (d.text(d.low), d.text(d.high)) for key, d in self.dimensions.items()}
-        return [
-            {key: values[i % len(values)] for key, values in ends.items()} for i in range(max(map(len, ends.values())))
-        ]
+
+def corners(dimensions: Sequence[Dimension]) -> list[Point]:
+    """Few points that hold every value of every list and both ends of every interval once."""
+    ends = {d.key: d.values or (d.text(d.low), d.text(d.high)) for d in dimensions}
+    return [{key: values[i % len(values)] for key, values in ends.items()} for i in range(max(map(len, ends.values())))]
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:

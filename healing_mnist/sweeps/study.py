@@ -21,7 +21,7 @@ from healing_mnist.checks import UserError, suggestion
 from healing_mnist.config import CONF, ROOT, evaluation_name
 from healing_mnist.sweeps.pool import PRELOAD, Job, Pool, tail
 from healing_mnist.sweeps.results import Results
-from healing_mnist.sweeps.slots import make_slots
+from healing_mnist.sweeps.slots import Slot, make_slots
 
 log = logging.getLogger(__name__)
 OPTIONS = ("study", "small", "only", "run", "mnist", "cifar10")
@@ -43,6 +43,7 @@ class Part:
     where: dict[str, Any] = field(default_factory=dict)  # which of these runs: setting -> value
     evaluate: list[str] = field(default_factory=list)  # arguments of evaluate.py: measure these runs again
     metrics: list[str] = field(default_factory=list)  # columns; as the sweep says when empty
+    ranked: bool = True  # the best row stands out; false: the rows are of different test sets
     table: dict[str, Any] = field(default_factory=dict)  # instead: a CSV of each run, see document.from_csv
     data: str | None = None  # mnist or cifar10, where its data are not made here
     says: str = ""  # what the report found, where it is no figure of the table
@@ -68,6 +69,11 @@ class Study:
         if name not in names:
             raise UserError(f"study={name}: there is none{suggestion(name, names)}. Allowed: {', '.join(names)}")
         found = yaml.safe_load((CONF / "study" / f"{name}.yaml").read_text())
+        known = [f.name for f in fields(cls) if f.name != "name"]
+        if wrong := set(known) ^ found.keys():
+            raise UserError(
+                f"study={name}: keys {', '.join(sorted(wrong))} missing or unknown; needs {', '.join(known)}"
+            )
         known = [f.name for f in fields(Part)]
         for part in found["parts"]:
             for key in part.keys() - set(known):
@@ -116,13 +122,33 @@ class Setup:
         """What sweep.py is called with this time."""
         return _last_words([*self.planned(part), *self.extra])
 
+    def root(self, part: Part) -> list[str]:
+        """Where the files of the part's data are, if that was said."""
+        root = None if self.small else self.roots.get(part.data or "")
+        return [f"data.root={root}"] if root else []
+
     def places(self, part: Part) -> list[str]:
         """Arguments that say where things lie; they are no part of what is run."""
-        root = None if self.small else self.roots.get(part.data or "")
-        return ([f"data.root={root}"] if root else []) + [
-            f"output_dir={self.output_dir}",
-            f"hydra.sweep.dir={self.folder(part)}",
-        ]
+        return [*self.root(part), f"output_dir={self.output_dir}", f"hydra.sweep.dir={self.folder(part)}"]
+
+    def machine(self, part: Part) -> list[str]:
+        """What evaluate.py is told of this machine."""
+        return [*self.root(part), *(["trainer.accelerator=cpu"] if self.on_cpu else [])]
+
+    @property
+    def on_cpu(self) -> bool:
+        return "trainer=cpu" in (*self.extra, *(self.study.small if self.small else []))
+
+    def slots(self, jobs: int) -> list[Slot]:
+        """Where so many evaluations may run: as the sweeps do."""
+        said = dict(override.split("=", 1) for override in self.extra)
+        devices, each = (said.get(f"hydra.launcher.{name}") for name in ("devices", "slots_per_device"))
+        return make_slots(
+            yaml.safe_load(devices) if devices else "auto",
+            int(each) if each else None,
+            "cpu" if self.on_cpu else "auto",
+            jobs,
+        )
 
     def results(self, part: Part) -> Results | None:
         """What the part's runs found; None when there are none yet."""
@@ -162,8 +188,10 @@ def run(arguments: Sequence[str]) -> None:
         roots={key: own[key] for key in ("mnist", "cifar10") if key in own},
         extra=[f"{key}={value}" for key, value in options.items()],
     )
-    chosen = [study.part(name) for name in own["only"].split(",")] if "only" in own else study.parts
-    chosen = [part for part in chosen if not (setup.small and part.small == ["skip"])]
+    chosen = [study.part(name) for name in own["only"].split(",")] if "only" in own else list(study.parts)
+    for part in [part for part in chosen if setup.small and part.small == ["skip"]]:
+        log.info("left out of a small study: %s", part.name)
+        chosen.remove(part)
     from healing_mnist.sweeps import document
 
     failed = []
@@ -171,7 +199,7 @@ def run(arguments: Sequence[str]) -> None:
         if own.get("run") != "false":
             log.info("part %d of %d: %s", number, len(chosen), part.title)
             if not (_swept(setup, part) and _evaluated(setup, part)):
-                failed.append(part.name)
+                failed.append(part.name + (f" (with the runs of {part.of or part.runs})" if not part.sweep else ""))
         document.write(setup, [part])
     log.info("written: %s", setup.document)
     if failed:
@@ -192,10 +220,9 @@ def _evaluated(setup: Setup, part: Part) -> bool:
         return results is not None
     places = [results.folder / name for name in results.runs if (results.folder / name / "metrics.json").exists()]
     waiting = [place for place in places if not (place / results.evaluation / "metrics.json").exists()]
-    jobs = [
-        Job(place.name, partial(_evaluate, place, setup.evaluation(part)), place / "evaluate.log") for place in waiting
-    ]
-    pool = Pool(make_slots(jobs=len(jobs) or 1), preload=PRELOAD)
+    again = [*setup.evaluation(part), *setup.machine(part)]
+    jobs = [Job(place.name, partial(_evaluate, place, again), place / "evaluate.log") for place in waiting]
+    pool = Pool(setup.slots(len(jobs) or 1), preload=PRELOAD)
     good = True
     for outcome in pool.run(jobs):
         if outcome.status == "failed":

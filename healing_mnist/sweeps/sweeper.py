@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+import yaml
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.plugins.sweeper import Sweeper
@@ -18,9 +18,10 @@ from omegaconf import DictConfig
 
 from healing_mnist.checks import UserError
 from healing_mnist.config import as_override, incidental
+from healing_mnist.files import empty
 from healing_mnist.sweeps import checking, points
 from healing_mnist.sweeps.composing import Composer
-from healing_mnist.sweeps.definition import Definition, Settings, default_folder, job_name, only_one, settings_of
+from healing_mnist.sweeps.definition import FILE, Definition, Settings, default_folder, job_name, only_one, settings_of
 from healing_mnist.sweeps.display import Display
 from healing_mnist.sweeps.launcher import SlotLauncher
 from healing_mnist.sweeps.pool import PRELOAD, Job, Outcome, Pool, warm_up
@@ -42,14 +43,12 @@ class PointSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         settings = settings_of(self.config.get("sweep"))
         self.fixed, dimensions, together = self._split(settings, arguments)
-        fresh = self.fixed.pop("fresh", "fresh=false") == "fresh=true"
+        self.fresh = _yes(self.fixed.pop("fresh", "fresh=false"))
         definition = self._define(settings, dimensions, together)
         definition.command = [argument for argument in arguments if not incidental(argument)]
         self.folder = self._folder(definition)
         with only_one(self.folder):
-            if fresh:
-                _empty(self.folder)
-            if note := definition.claim(self.folder):
+            if not self.fresh and (note := definition.compare(self.folder)):
                 log.info("%s: %s", self.folder, note)
             self._run(settings, definition, dimensions)
 
@@ -86,6 +85,10 @@ class PointSweeper(Sweeper):
         varied = {d.key: str(d) for d in dimensions}
         varied |= {key: ", ".join(point[key] for point in group) for group in together for key in group[0]}
         names = [job_name(point) for point in found]
+        named = dict(zip(names, found, strict=True))
+        for name, point in zip(names, found, strict=True):
+            if named[name] != point:
+                raise UserError(f"{point} and {named[name]}: both would be named {name}; sweep them in two folders")
         experiment = self.config.hydra.runtime.choices.get("experiment")
         return Definition(
             name=settings.name or f"{experiment}-{','.join(key.rsplit('.', 1)[-1] for key in varied)}",
@@ -94,7 +97,7 @@ class PointSweeper(Sweeper):
             direction=settings.direction or self.config.direction,
             fixed=list(self.fixed.values()),
             varied=varied,
-            points=dict(zip(names, found, strict=True)),
+            points=named,
             note=settings.note,
             report=settings.report,
             metrics=settings.metrics,
@@ -134,17 +137,25 @@ class PointSweeper(Sweeper):
         composer = Composer(self.loader, self.config)
         if settings.method != "tpe":
             jobs = {name: self._overrides(point, name) for name, point in definition.points.items()}
-            done = checking.check(pool, composer, self.folder, definition.objective, jobs)
+            done = checking.check(pool, composer, self.folder, definition.objective, jobs, self.fresh)
+            self._begin(definition)
             return iter([name for name in definition.points if name not in done]), lambda run: None
-        from healing_mnist.sweeps.search import Search
+        from healing_mnist.sweeps.search import Search, corners
 
         if settings.prune:
             target = "healing_mnist.sweeps.pruning.Pruning"
             self.fixed["callbacks.pruning"] = f"+callbacks.pruning={{_target_:{target},monitor:${{objective}}}}"
-        search = Search(self.folder, definition, dimensions, settings)
-        probes = {f"probe {i}": self._overrides(point, "probe") for i, point in enumerate(search.corners())}
+        probes = {f"probe {i}": self._overrides(point, "probe") for i, point in enumerate(corners(dimensions))}
         checking.check(pool, composer, self.folder, definition.objective, probes)
+        self._begin(definition)
+        search = Search(self.folder, definition, dimensions, settings)
         return iter(search), search.tell
+
+    def _begin(self, definition: Definition) -> None:
+        """Everything is right: from now on the folder is this sweep's."""
+        if self.fresh:
+            empty(self.folder, FILE, "hydra.sweep.dir")
+        definition.save(self.folder)
 
     def _overrides(self, point: points.Point, name: str | None = None) -> list[str]:
         """What `train.py` would be called with for this point, and where it shall write."""
@@ -183,7 +194,8 @@ class PointSweeper(Sweeper):
                 yield Outcome(job, "finished" if done else "failed", seconds, message="" if done else message)
 
 
-def _empty(folder: Path) -> None:
-    for item in folder.iterdir():
-        if item.name not in (".lock", ".holder"):
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
+def _yes(override: str) -> bool:
+    value = yaml.safe_load(override.split("=", 1)[1])
+    if not isinstance(value, bool):
+        raise UserError(f"{override}: must be true or false")
+    return value

@@ -11,7 +11,7 @@ import yaml
 
 from healing_mnist.config import CONF, incidental
 from healing_mnist.files import atomic_write
-from healing_mnist.sweeps.points import SEED
+from healing_mnist.sweeps.points import SEED, value_of
 from healing_mnist.sweeps.results import Results, Setting
 
 
@@ -192,18 +192,27 @@ def _spread(setting: Setting, metric: str) -> str:
 
 
 def best_yaml(results: Results) -> str:
-    """The best setting as a file for conf/best: ``python train.py experiment=... best=<its name>``."""
+    """The best setting as a file for conf/best: ``python train.py experiment=... best=<its name>``.
+
+    What all runs of the sweep shared is part of it, but for experiment, data and seed, which its header says.
+    """
     definition, best = results.definition, results.best()
-    groups = {key: value for key, value in best.point.items() if "." not in key and (CONF / key).is_dir()}
+    shared = [override for override in definition.fixed if not incidental(override)]
+    settings = {
+        key: value_of(value)
+        for key, value in (override.split("=", 1) for override in shared)
+        if key.split(".")[0].split("/")[0] not in ("experiment", "data", SEED) and key != "trainer"
+    } | best.point
+    groups = {key: value for key, value in settings.items() if "." not in key and (CONF / key).is_dir()}
     nested: dict[str, Any] = {}
-    for key, value in best.point.items():
+    for key, value in settings.items():
         if key not in groups:
             _put(nested, key.lstrip("+~").split("."), value)
     score = f"{definition.objective} {shown(best.mean(definition.objective))}"
     lines = [
         "# @package _global_",
         f"# Best of {results.count('finished')} runs of the sweep '{definition.name}' by {score} on validation.",
-        f"#   {' '.join(override for override in definition.fixed if not incidental(override))}",
+        f"#   python train.py {' '.join(shared)}",
     ]
     if groups:
         lines += ["defaults:", *(f"  - override /{key}: {value}" for key, value in groups.items())]

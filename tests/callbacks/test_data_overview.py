@@ -62,3 +62,9 @@ def test_explore_draws_a_source_without_a_run(tmp_path):
     assert names == {"data_samples", "data_classes", "data_pixels", "data_pca"}  # grey images have one channel
     with (place / "data_classes.csv").open() as file:
         assert sum(int(row["images"]) for row in csv.DictReader(file)) == 200
+
+
+def test_explore_draws_n6(tmp_path):
+    small = ["data.sequences=20", "data.novel_sequences=4", "data.size=18"]
+    place = explore(["data=n6", "analysis=n6_data", f"output_dir={tmp_path}", *small])
+    assert {"n6_sequences", "n3_sequences", "transitions"} <= {path.stem for path in place.glob("*.png")}

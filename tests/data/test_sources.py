@@ -27,14 +27,20 @@ def test_an_unknown_source_is_answered_with_those_there_are(name):
 def test_a_module_of_the_users_own(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "shapes.py").write_text(
-        "IMAGE_SHAPE = [3, 5, 7]\nNUM_CLASSES = 2\ndef load(root, cache):\n    return (root, cache)\n"
+        "import torch\nfrom healing_mnist.data.sources import Base\nIMAGE_SHAPE = [3, 5, 7]\nNUM_CLASSES = 2\n"
+        "def load(root, cache):\n"
+        "    images = torch.zeros(4, 3, 5, 7, dtype=torch.uint8) if root is None else torch.rand(4, 3, 5, 7)\n"
+        "    return Base(images, torch.arange(4) % 2, images, torch.arange(4) % 2)\n"
     )
     (tmp_path / "mine" / "half.py").write_text("IMAGE_SHAPE = (1, 2, 3)\n")
     (tmp_path / "mine" / "broken.py").write_text("import not_installed_here\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert sources.image_shape("mine.shapes") == (3, 5, 7)
     assert sources.num_classes("mine.shapes") == 2
-    assert sources.load("mine.shapes", None, tmp_path) == (None, tmp_path)
+    assert sources.load("mine.shapes", None, tmp_path).train_images.shape == (4, 3, 5, 7)
+    wanted = r"mine\.shapes: train_images must be uint8 \(4, 3, 5, 7\), not float32 \(4, 3, 5, 7\)"
+    with pytest.raises(UserError, match=wanted):
+        sources.load("mine.shapes", tmp_path, tmp_path)
     with pytest.raises(UserError, match=r"mine\.half is no source, it has no NUM_CLASSES, load"):
         sources.image_shape("mine.half")
     with pytest.raises(ModuleNotFoundError, match="not_installed_here"):

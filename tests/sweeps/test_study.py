@@ -85,7 +85,7 @@ def test_a_section_says_what_was_run_and_not_what_might_have_been(planted):
     definition.command = ["sweep=weights", "seed=1,2", "data.source=mnist", "trainer=cpu", "data.limit=7"]
     definition.save(folder)
     text = document.section(planted.setup, part, planted.setup.results(part))
-    assert "`python sweep.py sweep=weights seed=1,2 data.source=mnist trainer=cpu data.limit=7`" in text
+    assert "`python sweep.py sweep=weights seed=1,2 data.source=mnist trainer=cpu data.limit=7 hydra.sweep.dir=" in text
     assert "**Not as the study says, but with `data.limit=7`.**" in text
 
 

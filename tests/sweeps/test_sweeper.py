@@ -78,9 +78,37 @@ def test_another_definition_is_refused_with_the_difference(sweep):
     assert other.code == 1
     assert "fixed: ['experiment=joint'] there, ['experiment=joint', 'model.latent_dim=7'] now" in other.err
     assert "what varies" in sweep("model.latent_dim=3,4").err
-    over = sweep("model.latent_dim=3,4", "fresh=true")
+    wrong = sweep("model.latent_dim=3,0", "fresh=true")
+    assert wrong.code == 1
+    assert jobs_of(wrong.folder) == ["seed=1", "seed=2"]  # nothing is deleted for a sweep that cannot run
+    assert "fresh=soon: must be true or false" in sweep("model.latent_dim=3,4", "fresh=soon").err
+    over = sweep("model.latent_dim=3,4", "fresh=True")
     assert over.code == 0, over.err
     assert jobs_of(over.folder) == ["latent_dim=3", "latent_dim=4"]
+
+
+def test_fresh_deletes_nothing_that_is_no_sweep(sweep, tmp_path):
+    thesis = tmp_path / "sweep" / "thesis.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    refused = sweep("seed=1,2", "fresh=true")
+    assert refused.code == 1
+    assert "fresh=true would delete what is there, but it holds no sweep.yaml" in refused.err
+    assert thesis.read_text() == "years of work"
+
+
+def test_a_refused_sweep_leaves_no_definition(sweep):
+    assert sweep("model.latent_dim=3,0").code == 1
+    mended = sweep("model.latent_dim=3,4")
+    assert mended.code == 0, mended.err
+
+
+def test_a_sign_and_the_order_of_words_make_names_and_sweeps(sweep):
+    both = sweep("task.reconstruction_weight=0.5", "model.latent_dim=3", "optimizer.lr=[-1],[1]")
+    assert both.code == 1
+    assert "2 of 2 jobs cannot run" in both.err  # none was taken for the other
+    assert sweep("task.reconstruction_weight=0.5", "model.latent_dim=3", "seed=1,2").code == 0
+    assert "0 of 2 jobs to run" in sweep("seed=1,2", "model.latent_dim=3", "task.reconstruction_weight=0.5").out
 
 
 def test_where_things_lie_makes_no_other_sweep(sweep):

@@ -94,9 +94,18 @@ def test_a_value_that_is_not_finite_counts_as_collapsed(tmp_path, results):
 def test_the_best_setting_is_a_file_for_conf(tmp_path, results):
     for run in results.runs.values():
         run.point |= {"optimizer": "radam", "optimizer.lr": 0.02, "model.channels": value_of("[4,8]")}
+    results.definition.fixed += [
+        "scheduler=none",
+        "trainer.max_epochs=7",
+        "data.source=mnist",
+        "data.root=/x",
+        "seed=3",
+    ]
     written = tables.best_yaml(results)
+    assert "python train.py experiment=joint scheduler=none trainer.max_epochs=7 data.source=mnist seed=3\n" in written
     assert yaml.safe_load(written) == {
-        "defaults": [{"override /optimizer": "radam"}],
+        "defaults": [{"override /scheduler": "none"}, {"override /optimizer": "radam"}],
+        "trainer": {"max_epochs": 7},
         "task": {"w": 0.5},
         "optimizer": {"lr": 0.02},
         "model": {"channels": [4, 8]},
@@ -110,14 +119,18 @@ def test_the_best_setting_is_a_file_for_conf(tmp_path, results):
     assert config.optimizer._target_ == "torch.optim.RAdam"
     assert config.optimizer.lr == 0.02
     assert list(config.model.channels) == [4, 8]
+    assert not config.scheduler
 
 
 def test_folders_are_named_by_what_varies():
     assert job_name({"model.latent_dim": "3", "seed": "1"}) == "latent_dim=3,seed=1"
     assert job_name({"data/sequences": "var_plain", "+a.b": "x/y"}) == "sequences=var_plain,b=x-y"
-    said = ["experiment=joint", "data.source=mnist", "data.root=/somewhere", "output_dir=x"]
-    assert str(default_folder("x", "loss_weight", said)) == "x/sweeps/loss_weight,experiment=joint,source=mnist"
-    assert str(default_folder("x", "joint-seed", said[:1])) == "x/sweeps/joint-seed"
+    assert job_name({"data.angles": "[-30,40]"}) == "angles=-30-40"
+    assert job_name({"data.angles": "[30]"}) == "angles=30"
+    said = ["data.source=mnist", "data.root=/somewhere", "output_dir=x", "experiment=joint"]
+    for order in (said, said[::-1]):
+        assert str(default_folder("x", "loss_weight", order)) == "x/sweeps/loss_weight,source=mnist,experiment=joint"
+    assert str(default_folder("x", "joint-seed", ["experiment=joint", "data.root=/somewhere"])) == "x/sweeps/joint-seed"
 
 
 def test_a_folder_without_a_sweep(tmp_path):

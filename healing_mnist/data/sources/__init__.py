@@ -38,10 +38,18 @@ def load(name: str, root: str | Path | None = None, cache: str | Path = "~/.cach
     """Read a source from the folder `root`, or, when that is None, from `cache`, where it is fetched to once.
 
     Raises:
-        UserError: unknown source; missing or damaged files; nothing could be fetched.
+        UserError: unknown source; missing or damaged files; nothing could be fetched; images or labels are not as
+            `Base` has them.
     """
     source = _module(name)
-    return source.load(Path(root).expanduser() if root is not None else None, Path(cache).expanduser())
+    base = source.load(Path(root).expanduser() if root is not None else None, Path(cache).expanduser())
+    shape = tuple(source.IMAGE_SHAPE)
+    for part in ("train", "test"):
+        images, labels = getattr(base, f"{part}_images"), getattr(base, f"{part}_labels")
+        found = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+        if found != f"uint8 {(len(labels), *shape)}":
+            raise UserError(f"data.source={name}: {part}_images must be uint8 {(len(labels), *shape)}, not {found}")
+    return base
 
 
 def image_shape(name: str) -> tuple[int, int, int]:
