@@ -45,11 +45,11 @@ def test_same_seed_same_metrics_and_another_seed_others(train, fast):
 
 def test_fresh_deletes_only_a_run_and_only_for_one_that_can_run(train, fast, tmp_path):
     done = train("experiment=autoencoder", *fast)
-    with pytest.raises(UserError, match="model.latent_dim=0"):
+    with pytest.raises(UserError, match=r"model\.latent_dim=0"):
         train("experiment=autoencoder", f"run_dir='{done.folder}'", "fresh=true", "model.latent_dim=0", *fast)
     assert (done.folder / "metrics.json").exists()
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="holds no config.yaml"):
+    with pytest.raises(UserError, match=r"holds no config\.yaml"):
         train("experiment=autoencoder", f"run_dir={tmp_path}", "fresh=true", *fast)
     assert (tmp_path / "thesis.tex").exists()
 
