@@ -8,9 +8,10 @@ import yaml
 from PIL import Image
 
 from healing_mnist.checks import UserError
-from healing_mnist.config import CONF
+from healing_mnist.config import CONF, compose, evaluation_name, plain
 from healing_mnist.sweeps import document, study
 from healing_mnist.sweeps.definition import Definition
+from healing_mnist.sweeps.results import Results
 
 PARTS = [
     {
@@ -141,6 +142,28 @@ def test_a_small_study_runs_less_and_elsewhere(planted):
     assert small.document.as_posix() == "outputs/small/results.md"
     full = study.Setup(planted.study, roots={"mnist": "/there"})
     assert full.places(part)[0] == "data.root=/there"
+
+
+def test_evaluations_keep_to_the_machine_and_the_data_that_were_said(planted):
+    extra = ["trainer=cpu", "hydra.launcher.slots_per_device=3"]
+    setup = study.Setup(planted.study, roots={"mnist": "/moved"}, extra=extra)
+    assert setup.machine(planted.study.part("weights")) == ["data.root=/moved", "trainer.accelerator=cpu"]
+    assert len(setup.slots(jobs=9)) == 3
+    assert evaluation_name(["data.angles=[-30]", "data.root=/moved"]) == "evaluations/angles=-30"
+
+
+def test_runs_that_are_found_are_experiments_as_they_are(tmp_path):
+    for name, changes in {"seed=1": ["seed=1"], "seed=2": ["seed=2"], "wide": ["model.latent_dim=25"]}.items():
+        place = tmp_path / "autoencoder" / name
+        place.mkdir(parents=True)
+        config = plain(compose(["experiment=autoencoder", "data.source=mnist", "data.root=/there", *changes]))
+        (place / "config.yaml").write_text(yaml.safe_dump(config))
+        metrics = {"test/mse": 0.2 if name == "wide" else 0.4}
+        found = {"metrics": metrics, "best": {"val/loss": 1.0, "epoch": 1}, "collapsed": False}
+        (place / "metrics.json").write_text(json.dumps(found))
+    results = Results.found(tmp_path, "autoencoder*/*", {"data.source": "mnist"})
+    assert sorted(results.runs) == ["autoencoder/seed=1", "autoencoder/seed=2"]
+    assert results.settings()[0].mean("test/mse") == 0.4
 
 
 @pytest.mark.parametrize(
