@@ -1,0 +1,45 @@
+"""Reconstruction losses against torchmetrics, which computes the same in another way."""
+
+import pytest
+import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from healing_mnist.checks import UserError
+from healing_mnist.tasks.losses import ssim
+
+
+def pair(*shape):
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(shape, generator=generator)
+    noise = 0.2 * torch.randn(shape, generator=generator)
+    return (target + noise).clamp(0, 1).requires_grad_(), target
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 28, 28), (2, 3, 32, 32), (2, 1, 20, 31), (1, 1, 6, 9)])
+def test_ssim_and_its_gradient_are_those_of_torchmetrics(shape):
+    prediction, target = pair(*shape)
+    found = ssim(prediction, target)
+    (gradient,) = torch.autograd.grad(found, prediction)
+    expected = 1 - structural_similarity_index_measure(prediction, target, data_range=1.0)
+    (expected_gradient,) = torch.autograd.grad(expected, prediction)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_ssim_of_sequences_is_that_of_their_frames():
+    prediction, target = pair(2, 3, 1, 28, 28)
+    torch.testing.assert_close(ssim(prediction, target), ssim(prediction.flatten(0, 1), target.flatten(0, 1)))
+
+
+def test_ssim_is_computed_in_float32_under_autocast():
+    prediction, target = pair(4, 1, 28, 28)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = ssim(prediction, target)
+    assert found.dtype == torch.float32
+    assert found == ssim(prediction, target)
+    assert ssim(target, target) == pytest.approx(0, abs=1e-5)
+
+
+def test_ssim_refuses_images_smaller_than_half_its_window():
+    with pytest.raises(UserError, match=r"task\.loss=ssim: compares windows of 11 pixels, the images have 5"):
+        ssim(*pair(1, 1, 5, 14))
