@@ -54,8 +54,9 @@ def section(setup: Setup, part: Part, results: Results) -> str:
     for head, text in (("The report", part.says), ("Difference", part.remark)):
         if text:
             lines += ["", f"**{head}.** {text.strip()}"]
+    taken: set[str] = set()
     for title, pattern in part.figures.items():
-        if picture := _copied(setup, part, results, pattern):
+        if picture := _copied(setup, part, results, pattern, taken):
             lines += ["", f"![{title}]({picture})"]
         elif not setup.small:  # which draws little
             log.warning("%s: no figure is %s", part.name, results.folder / pattern)
@@ -166,12 +167,18 @@ def _where(machine: Mapping[str, Any]) -> str:
     return f"{threads} thread{'s' * (threads > 1)} ({machine.get('cpu', machine['system'])})"
 
 
-def _copied(setup: Setup, part: Part, results: Results, pattern: str) -> str | None:
-    """Copy the first figure that matches beside the document, in 256 colours; its path as the document names it."""
+def _copied(setup: Setup, part: Part, results: Results, pattern: str, taken: set[str]) -> str | None:
+    """Copy the first figure that matches beside the document, in 256 colours; its path as the document names it.
+
+    `taken` are names that the part's figures have already, and this one's is put to them.
+    """
     found = sorted(results.folder.glob(pattern))
     if not found:
         return None
-    place = setup.document.parent / "figures" / "results" / f"{part.name}_{found[0].stem}.png"
+    name = f"{part.name}_{found[0].stem}"
+    name += f"_{len(taken) + 1}" if name in taken else ""
+    taken.add(name)
+    place = setup.document.parent / "figures" / "results" / f"{name}.png"
     place.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(found[0]) as picture:
         picture.convert("RGB").quantize(256).save(place, optimize=True)

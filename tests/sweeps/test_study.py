@@ -119,7 +119,7 @@ def test_the_document_keeps_what_is_not_here(planted):
     path.parent.mkdir()
     path.write_text("# Old\n\n<!-- part weights -->\nold\n\n<!-- part again -->\nkept\n")
     planted.study.parts[:] = [
-        study.Part(**{**PARTS[0], "figures": {"Plot": "figures/*.png"}}),
+        study.Part(**{**PARTS[0], "figures": {"Plot": "figures/*.png", "Again": "figures/plot.png"}}),
         *planted.study.parts[1:],
     ]
     document.write(planted.setup, [planted.study.part("weights")])
@@ -127,6 +127,7 @@ def test_the_document_keeps_what_is_not_here(planted):
     found = document.sections(text)
     assert found["again"].strip() == "kept"
     assert "![Plot](figures/results/weights_plot.png)" in found["weights"]
+    assert "![Again](figures/results/weights_plot_2.png)" in found["weights"]
     assert Image.open(path.parent / "figures/results/weights_plot.png").convert("RGB").getpixel((0, 0)) == (255, 0, 0)
     assert "Not run yet: Classes." in text
     assert text.startswith("# T\n\nI\n")
