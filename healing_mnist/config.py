@@ -87,15 +87,14 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def incidental(override: str) -> bool:
-    """Whether an override is about one of `INCIDENTAL`."""
+    """Whether an override, or the key of a setting, is about one of `INCIDENTAL`."""
     key = override.lstrip("+~").split("=", 1)[0]
     return any(key == name or key.startswith(f"{name}.") for name in INCIDENTAL)
 
 
 def essential(config: Mapping[str, Any]) -> dict[str, Any]:
     """The flat settings that decide what a run computes."""
-    skip = tuple(f"{name}." for name in INCIDENTAL)
-    return {k: v for k, v in flatten(config).items() if k not in INCIDENTAL and not k.startswith(skip)}
+    return {key: value for key, value in flatten(config).items() if not incidental(key)}
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

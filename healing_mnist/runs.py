@@ -71,13 +71,12 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
     """
     place = folder(cfg)
     leader = int(os.environ.get("LOCAL_RANK", 0)) == 0
-    if cfg.fresh and leader and place.exists():
-        check(cfg)
-        empty(place, "config.yaml", "run_dir")
-    if finished(place) is None:
+    if cfg.fresh or finished(place) is None:
         if not leader:
             return _train(cfg, place)
-        check(cfg)  # before anything is left on the disk
+        check(cfg)  # before anything is left on the disk, or deleted
+        if cfg.fresh and place.exists():
+            empty(place, "config.yaml", "run_dir")
     with locked(place):
         _claim(place, plain(cfg), overrides)
         if (found := finished(place)) is not None:

@@ -8,14 +8,14 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from healing_mnist.files import atomic_write
 from healing_mnist.sweeps.results import Results
-from healing_mnist.sweeps.tables import Table, counted, markdown_lines, shown, table
+from healing_mnist.sweeps.tables import Table, counted, markdown_lines, shown, table, with_spread
 
 if TYPE_CHECKING:
     from healing_mnist.sweeps.study import Part, Setup
@@ -107,7 +107,7 @@ def from_csv(
     head = list(dict.fromkeys(column for cells in table.values() for column in cells))
     lines = [
         {row: key}
-        | {column: _with_spread(cells.get(column, [])) for column in head}
+        | {column: with_spread(cells.get(column, [])) for column in head}
         | ({"the report": shown(told.get(key))} if told else {})
         for key, cells in table.items()
     ]
@@ -120,12 +120,6 @@ def _number(text: Any) -> str:
         return f"{float(text):.4g}"
     except ValueError:
         return str(text)
-
-
-def _with_spread(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    return shown(mean(values)) + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
 
 def _command(setup: Setup, part: Part, results: Results) -> str:

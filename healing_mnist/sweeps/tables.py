@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 import yaml
@@ -61,7 +62,7 @@ def table(results: Results, metrics: Sequence[str] = ()) -> Table:
         epochs = [run.epoch for run in setting.runs if run.state == "finished" and run.epoch is not None]
         row["best epoch"] = " to ".join(dict.fromkeys(shown(e) for e in (min(epochs), max(epochs)))) if epochs else ""
         for name in wanted:
-            row[name] = _spread(setting, name)
+            row[name] = with_spread(setting.values(name))
             if name in reported:
                 row[f"{name} (report)"] = shown(report_of(setting, definition.report).get(name))
         rows.append(row)
@@ -186,9 +187,11 @@ def shown(value: Any) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _spread(setting: Setting, metric: str) -> str:
-    middle, spread = setting.mean(metric), setting.spread(metric)
-    return shown(middle) + (f" ± {spread:.2g}" if spread is not None else "")
+def with_spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation (with n - 1) as text; the mean alone of one value, nothing for none."""
+    if not values:
+        return ""
+    return shown(mean(values)) + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
 
 def best_yaml(results: Results) -> str:
