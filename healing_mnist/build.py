@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -15,13 +15,31 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checkpoints import AtomicCheckpoints, load_state, read_checkpoint
-from healing_mnist.checks import UserError, problems_of, suggestion
+from healing_mnist.checks import NonNegative, UserError, mismatch, problems_of, suggestion
 from healing_mnist.config import folder, plain
 from healing_mnist.tasks.base import Task
+
+OWN = {  # the settings of a run that belong to none of the groups
+    "name": str | None,
+    "seed": NonNegative,
+    "objective": str,
+    "direction": Literal["minimize", "maximize"],
+    "output_dir": str,
+    "run_dir": str | None,
+    "fresh": bool,
+    "keep_memory": bool,
+}
+
+
+def check_own(cfg: DictConfig) -> None:
+    """Raise one UserError that names every mistake in the settings that belong to no group."""
+    own = {key: (cfg[key], mismatch(cfg[key], hint)) for key, hint in OWN.items()}
+    _refuse([f"{key}={value}: must be {allowed}" for key, (value, allowed) in own.items() if allowed])
 
 
 def check(cfg: DictConfig) -> None:
     """Raise one UserError that names every mistake found in the settings, before any work starts."""
+    check_own(cfg)
     cfg = cfg.copy()
     cfg.run_dir = str(folder(cfg))  # where loggers and checkpoints would write
     settings = plain(cfg)
@@ -47,10 +65,13 @@ def check(cfg: DictConfig) -> None:
             if not isinstance(cause, (UserError, TypeError, ValueError)):
                 raise
             found.append(str(cause))
-    if cfg.direction not in ("minimize", "maximize"):
-        found.append(f"direction={cfg.direction}: must be one of minimize, maximize")
-    if found:
-        raise UserError("\n  ".join([f"{len(found)} problem{'s' * (len(found) > 1)} in the settings:", *found]))
+    _refuse(found)
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        raise UserError("\n  ".join([f"{count} in the settings:", *problems]))
 
 
 def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:

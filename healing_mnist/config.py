@@ -34,6 +34,7 @@ INCIDENTAL = (
     "trainer.enable_progress_bar",
     "pretrained.settings.trainer.accelerator",
     "fresh",
+    "keep_memory",
     "analysis",
     "pretrained.settings.analysis",
     "callbacks.progress",

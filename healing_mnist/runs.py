@@ -29,7 +29,8 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from healing_mnist.build import build_data, build_task, check, load_task, make_trainer
+from healing_mnist.allocator import keep_freed_memory
+from healing_mnist.build import build_data, build_task, check, check_own, load_task, make_trainer
 from healing_mnist.callbacks.metrics_table import MetricsTable
 from healing_mnist.checkpoints import load_state, read_checkpoint
 from healing_mnist.checks import UserError
@@ -69,6 +70,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
     Raises:
         UserError: a mistake in the settings, the folder holds a run of other settings, or, with `fresh`, no run at all.
     """
+    check_own(cfg)
     place = folder(cfg)
     leader = int(os.environ.get("LOCAL_RANK", 0)) == 0
     if cfg.fresh or finished(place) is None:
@@ -89,6 +91,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
 def _train(cfg: DictConfig, place: Path) -> Result | None:
     started = time.perf_counter()
     _hush()
+    if cfg.keep_memory and not keep_freed_memory():
+        log.warning("keep_memory=true changes nothing here: the C library is not glibc")
     L.seed_everything(cfg.seed, verbose=False)
     data, task = build_data(cfg), build_task(cfg)
     load_pretrained(task, cfg)

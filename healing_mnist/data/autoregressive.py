@@ -17,6 +17,7 @@ from healing_mnist.checks import Fraction, NonNegative, NonNegativeFloat, Positi
 from healing_mnist.data import preprocessing, sources
 from healing_mnist.data.base import RenderedData, Rows
 from healing_mnist.data.chains import Chain, clipped_mean, draw_sequences, render_sequences
+from healing_mnist.data.frames import take, to_float
 
 log = logging.getLogger(__name__)
 
@@ -295,8 +296,8 @@ class AutoregressiveDigits(RenderedData):
         """
         names = "sequence", "frame", "anomalous", "angle", "shift", "brightness"
         return Batch(
-            input=images[rows["input"]].float() / 255,
-            target=images[rows["target"]].float() / 255,
+            input=to_float(take(images, rows["input"])),
+            target=to_float(take(images, rows["target"])),
             label=rows["label"],
             index=rows["index"],
             attributes={name: rows[name] for name in names},
@@ -316,4 +317,4 @@ class AutoregressiveDigits(RenderedData):
 
     def whole_sequence(self, sequence: int) -> Tensor:
         """All frames of one sequence, (T, C, size, size) float32 in [0, 1] on the CPU; see `Batch.attributes`."""
-        return self.images[sequence * self.frames : (sequence + 1) * self.frames].float() / 255
+        return to_float(self.images[sequence * self.frames : (sequence + 1) * self.frames])

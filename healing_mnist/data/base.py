@@ -94,7 +94,7 @@ class RenderedData(L.LightningDataModule):
         device = index.device
         images = self._on(device, "images", self.images)
         table = self._on(device, split, self.tables[split])
-        return self.render({name: column[index] for name, column in table.items()}, images)
+        return self.render({name: column.index_select(0, index) for name, column in table.items()}, images)
 
     def _on(self, device: torch.device, name: str, value: Tensor | Rows) -> Tensor | Rows:
         """`value` moved to `device` once and kept there."""

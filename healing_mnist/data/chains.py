@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from healing_mnist.checks import Fraction, NonNegativeFloat
 from healing_mnist.data import counter
 from healing_mnist.data.base import Rows
+from healing_mnist.data.frames import take, to_float
 
 CANVAS = 36  # pixels the units of a table refer to: the same table is rendered at any size
 DIGIT = 28  # side of the base image on that canvas
@@ -112,7 +113,7 @@ def render_sequences(rows: Rows, images: Tensor, size: int, noise: float) -> Ten
         noise: standard deviation of the Gaussian noise.
     """
     count, frames = rows["rotation"].shape
-    original = images[rows["image"]].float().div_(255).repeat_interleave(frames, 0)
+    original = to_float(take(images, rows["image"])).repeat_interleave(frames, 0)
     shift = rows["shift"].flatten(0, 1) * (size / CANVAS)
     clean = warp(original, rows["rotation"].flatten(), shift, size)
     clean = clean.mul_(rows["brightness"].reshape(-1, 1, 1, 1)).view(count, frames, *clean.shape[1:])

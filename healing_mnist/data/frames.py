@@ -25,6 +25,11 @@ def to_float(images: Tensor) -> Tensor:
     return images.float().div_(255)
 
 
+def take(images: Tensor, index: Tensor) -> Tensor:
+    """images[index], for integers `index` of any shape; up to 7 times as fast on a CPU, as it copies whole images."""
+    return images.index_select(0, index.flatten()).unflatten(0, index.shape)
+
+
 def rotate(images: Tensor, angles: Tensor, which: Tensor | None = None, compile: bool = False) -> Tensor:
     """Rotate each image about its centre, bilinearly, always from the original; zero outside.
 
@@ -135,7 +140,7 @@ def _rotate_choices(images: Tensor, angles: Tensor, which: Tensor, piece: int) -
     (batch, channels, height, width), time = images.shape, angles.shape[1]
     taps, weights = _tap_tables(tuple(map(tuple, angles.tolist())), height, width)
     order = which.argsort(stable=True)
-    columns = to_float(images[order]).view(-1, height * width).t()  # (H*W, B*C)
+    columns = to_float(take(images, order)).view(-1, height * width).t()  # (H*W, B*C)
     frames = torch.empty(batch * channels, time * height * width)
     start = 0
     for choice, rows in enumerate(which.bincount(minlength=len(angles)).tolist()):

@@ -8,7 +8,7 @@ from torch import Tensor
 from healing_mnist.batch import Batch
 from healing_mnist.checks import Fraction, Positive, PositiveFloat, UserError
 from healing_mnist.data.base import Rows, SourceData
-from healing_mnist.data.frames import CORNERS, add_squares_, check_compiler, rotate, to_float
+from healing_mnist.data.frames import CORNERS, add_squares_, check_compiler, rotate, take, to_float
 
 
 class HealingImages(SourceData):
@@ -73,7 +73,7 @@ class HealingImages(SourceData):
         }
 
     def render(self, rows: Rows, images: Tensor) -> Batch:
-        originals, angle, square = images[rows["image"].long()], rows["angle"], rows["square"]
+        originals, angle, square = take(images, rows["image"]), rows["angle"], rows["square"]
         frames, attributes = to_float(originals), {}
         if self.rotation_ratio > 0:
             attributes |= {"rotated": (angle > 0).long(), "angle": angle}

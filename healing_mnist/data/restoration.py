@@ -9,7 +9,7 @@ from torch import Tensor
 
 from healing_mnist.batch import Batch
 from healing_mnist.data.base import Rows, SourceData
-from healing_mnist.data.frames import to_float
+from healing_mnist.data.frames import take, to_float
 
 
 class Restoration(SourceData):
@@ -29,5 +29,5 @@ class Restoration(SourceData):
         return {"image": image, "label": self.labels[image]}
 
     def render(self, rows: Rows, images: Tensor) -> Batch:
-        clean = to_float(images[rows["image"]])
+        clean = to_float(take(images, rows["image"]))
         return Batch(self.blur(clean) if self.blur else clean, clean, rows["label"], rows["index"])

@@ -17,7 +17,7 @@ from torch import Tensor
 from healing_mnist.batch import Batch, LazyBatch
 from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
 from healing_mnist.data.base import Rows, SourceData
-from healing_mnist.data.frames import add_squares_, check_compiler, rotate
+from healing_mnist.data.frames import add_squares_, check_compiler, rotate, take
 
 MANY, MANY_EVAL, PER_IMAGE = 60_000, 10_000, 10  # see `num_sequences` and `num_eval_sequences`
 
@@ -228,7 +228,7 @@ class HealingSequences(SourceData):
 
     def _frames(self, rows: Rows, images: Tensor, turns: Tensor, which: Tensor, time: Tensor) -> Tensor:
         """Row i rotated by each of ``turns[which[i]]`` degrees, with its square at each `time`, (T,) or (B, T)."""
-        frames = rotate(images[rows["image"].long()], turns, which, self.compile)
+        frames = rotate(take(images, rows["image"]), turns, which, self.compile)
         if self.largest:
             count, start = rows["squares"].long()[:, None], rows["start"].long()[:, None]
             sides = square_sides(count, start, time, self.square_size, self.growth)
