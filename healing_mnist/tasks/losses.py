@@ -59,7 +59,9 @@ def _windows(size: int, device: torch.device) -> Tensor:
     """(size, size): row i is a Gaussian (standard deviation 1.5, 11 pixels) around pixel i of a mirrored image."""
     half = WINDOW // 2
     if size <= half:
-        raise UserError(f"task.loss=ssim: compares windows of {WINDOW} pixels, the images have {size}")
+        raise UserError(
+            f"SSIM, as loss or score, compares windows of {WINDOW} pixels and needs {half + 1}; the images have {size}"
+        )
     weights = torch.exp(-(torch.arange(-half, half + 1, dtype=torch.float64) ** 2) / (2 * 1.5**2))
     mirrored = F.pad(torch.eye(size, dtype=torch.float64)[None], (half, half), mode="reflect")[0]
     return (mirrored.unfold(1, WINDOW, 1) @ (weights / weights.sum())).T.float().to(device)
