@@ -48,7 +48,7 @@ class NextFrame(Reconstruction):
     def forward(self, batch: Batch) -> Output:
         steps = batch.target.shape[1]
         if self._kept and (kept := self._kept.get("train" if self.trainer.training else "val")) is not None:
-            return self.network.predict(kept[batch.index], batch.lengths, batch.observed, steps)
+            return self.network.predict(kept.index_select(0, batch.index), batch.lengths, batch.observed, steps)
         return self.network(batch.input, batch.lengths, batch.observed, steps)
 
     def frames(self, batch: Batch, image: Tensor) -> tuple[Tensor, Tensor]:
