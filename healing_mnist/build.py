@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checkpoints import AtomicCheckpoints, load_state, read_checkpoint
 from healing_mnist.checks import NonNegative, UserError, mismatch, problems_of, suggestion
-from healing_mnist.config import folder, plain
+from healing_mnist.config import plain
 from healing_mnist.tasks.base import Task
 
 OWN = {  # the settings of a run that belong to none of the groups
@@ -41,7 +41,7 @@ def check(cfg: DictConfig) -> None:
     """Raise one UserError that names every mistake found in the settings, before any work starts."""
     check_own(cfg)
     cfg = cfg.copy()
-    cfg.run_dir = str(folder(cfg))  # where loggers and checkpoints would write
+    cfg.run_dir = cfg.run_dir or cfg.output_dir  # loggers and checkpoints want a place; which one does not matter here
     settings = plain(cfg)
     found = problems_of(_without_notes(settings["data"]), "data")
     found += problems_of(settings["model"], "model")
