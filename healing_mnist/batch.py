@@ -34,6 +34,13 @@ class Batch:
             frames = frames & (torch.arange(frames.shape[1], device=frames.device) < self.lengths[:, None])
         return frames if self.observed is None else frames & self.observed
 
+    @property
+    def last(self) -> Tensor:
+        """(B, C, H, W): the last input frame of each sequence that is there."""
+        seen = self.seen
+        place = torch.where(seen, torch.arange(seen.shape[1], device=seen.device), -1).amax(1)
+        return self.input[torch.arange(len(seen), device=seen.device), place]
+
 
 class LazyBatch(Batch):
     """A batch whose `input` is given as a function of no arguments: called at first use, its result kept."""

@@ -43,12 +43,9 @@ def check(cfg: DictConfig) -> None:
     cfg = cfg.copy()
     cfg.run_dir = cfg.run_dir or cfg.output_dir  # loggers and checkpoints want a place; which one does not matter here
     settings = plain(cfg)
-    found = problems_of(_without_notes(settings["data"]), "data")
-    found += problems_of(settings["model"], "model")
-    found += problems_of(settings["task"], "task", supplied=("network",))
-    for group in ("optimizer", "scheduler", "callbacks", "analysis", "logger", "trainer"):
-        found += problems_of(settings[group] or {}, group)
-    found += _trainer_problems(settings["trainer"])
+    found = _group_problems(
+        settings, ("data", "model", "task", "optimizer", "scheduler", "callbacks", "analysis", "logger", "trainer")
+    )
     if not found:
         try:
             build_data(cfg)
@@ -68,6 +65,21 @@ def check(cfg: DictConfig) -> None:
     _refuse(found)
 
 
+def check_groups(cfg: DictConfig, *groups: str) -> None:
+    """Raise one UserError that names every mistake in the settings of some groups, for work that builds no more."""
+    cfg = cfg.copy()
+    cfg.run_dir = cfg.run_dir or cfg.output_dir
+    _refuse(_group_problems(plain(cfg), groups))
+
+
+def _group_problems(settings: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
+    found = []
+    for group in groups:
+        node = _without_notes(settings[group]) if group == "data" else settings[group] or {}
+        found += problems_of(node, group, supplied=("network",) if group == "task" else ())
+    return found + (_trainer_problems(settings["trainer"]) if "trainer" in groups else [])
+
+
 def _refuse(problems: Sequence[str]) -> None:
     if problems:
         count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
@@ -84,6 +96,11 @@ def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
             found.append(f"trainer.accelerator={name}: there is none on this machine; use trainer=cpu")
     elif name == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         found.append("trainer.accelerator=gpu: there is no GPU here, or torch cannot see it; use trainer=cpu")
+    precision = str(trainer.get("precision", "32-true"))
+    if not precision.startswith("32") and "mixed" not in precision:
+        found.append(
+            f"trainer.precision={precision}: frames are rendered in float32; use 32-true, bf16-mixed or 16-mixed"
+        )
     in_sweep = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
     if in_sweep and str(trainer.get("strategy", "auto")).startswith(("ddp", "fsdp")):
         found.append(

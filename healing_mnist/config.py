@@ -25,6 +25,7 @@ INCIDENTAL = (
     "data.root",
     "data.cache",
     "pretrained.settings.data.root",
+    "pretrained.settings.data.cache",
     "pretrained.settings.output_dir",
     "output_dir",
     "run_dir",

@@ -22,9 +22,10 @@ def explore(overrides: Sequence[str] = ()) -> Path:
     import lightning as L
     from hydra.utils import instantiate
 
-    from healing_mnist.build import build_data
+    from healing_mnist.build import build_data, check_groups
 
     cfg = compose(["~experiment", "data=images", "analysis=data", *overrides])
+    check_groups(cfg, "data", "analysis")
     place = Path(cfg.output_dir) / "data" / cfg.data.source
     data = build_data(cfg)
     data.setup()

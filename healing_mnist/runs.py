@@ -30,7 +30,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.allocator import keep_freed_memory
-from healing_mnist.build import build_data, build_task, check, check_own, load_task, make_trainer
+from healing_mnist.build import build_data, build_task, check, check_groups, check_own, load_task, make_trainer
 from healing_mnist.callbacks.metrics_table import MetricsTable
 from healing_mnist.checkpoints import load_state, read_checkpoint
 from healing_mnist.checks import UserError
@@ -43,6 +43,7 @@ from healing_mnist.config import (
     flatten,
     folder,
     folder_name,
+    incidental,
     plain,
 )
 from healing_mnist.files import atomic_write, empty
@@ -133,10 +134,13 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
         group = override.lstrip("+~").split("=")[0].split(".")[0].split("/")[0].split("@")[0]
         if group not in ("data", "analysis", "trainer", "callbacks", "logger", "seed"):
             raise UserError(f"{override}: an evaluation cannot change this; allowed: data, analysis, trainer, logger")
-    saved = list(OmegaConf.load(run / "overrides.yaml"))
+    # What was said of a group that decides nothing holds no longer where another option of it is named.
+    named = [f"{override.lstrip('+').split('=', 1)[0]}." for override in overrides]
+    saved = [o for o in OmegaConf.load(run / "overrides.yaml") if not (incidental(o) and o.startswith(tuple(named)))]
     cfg = compose([*saved, *overrides])
     place = run / evaluation_name(overrides)
     OmegaConf.update(cfg, "run_dir", str(place))
+    check_groups(cfg, "data", "callbacks", "analysis", "logger", "trainer")
     data = build_data(cfg)
     task = load_task(run / "checkpoints" / "best.ckpt")
     for key, shape in flatten(task.config["model"]).items():
@@ -174,14 +178,20 @@ def compare(runs: Sequence[Path], overrides: Sequence[str] = ()) -> Path | None:
     if changed:
         log.info("not drawn side by side, the runs differ in %s", ", ".join(sorted(changed)))
         return None
-    short = [run.resolve().parent.name for run in runs]
-    names = short if len(set(short)) == len(runs) else [run.name for run in runs]
+    names = _short_names([run.resolve() for run in runs])
     data = build_data(first)
     data.setup()
     tasks = {name: load_task(run / "checkpoints" / "best.ckpt") for name, run in zip(names, runs, strict=True)}
     place = Path(first.output_dir) / "comparisons" / folder_name({"runs": "+".join(names)})
     save(place, "side_by_side", *side_by_side(tasks, data))
     return place
+
+
+def _short_names(runs: Sequence[Path]) -> list[str]:
+    """The shortest part of the paths that tells the runs apart: experiment, folder, both, or all of it."""
+    ways = (lambda run: run.parent.name, lambda run: run.name, lambda run: f"{run.parent.name} {run.name}", str)
+    every = [[way(run) for run in runs] for way in ways]
+    return next((names for names in every if len(set(names)) == len(set(runs))), every[-1])
 
 
 def summary_of(result: Result) -> str:
@@ -203,9 +213,9 @@ def summary_of(result: Result) -> str:
 
 def load_pretrained(task: Task, cfg: DictConfig) -> None:
     """Fill parts of the network from the run that `pretrained` names; that run is found finished, or made first."""
-    if not cfg.get("pretrained"):
+    stage = plain(cfg.get("pretrained")) or {}
+    if not stage.get("modules"):
         return
-    stage = plain(cfg.pretrained)
     if stage.get("checkpoint"):
         path = Path(stage["checkpoint"])
     else:

@@ -43,6 +43,7 @@ def message(capsys, tmp_path):
         (["data.source=mnist", "data.root=/not/there"], "data.root=/not/there"),
         (["objective=val/acuracy"], "did you mean 'val/accuracy'?"),
         (["direction=up"], "direction=up: must be one of minimize, maximize"),
+        (["trainer.precision=64-true"], "trainer.precision=64-true: frames are rendered in float32"),
         (["fresh=no"], "fresh=no: must be true or false"),
         (["output_dir=null"], "output_dir=None: must be a text"),
         (["seed=-1"], "seed=-1: must be an integer at least 0"),

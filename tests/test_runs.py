@@ -1,5 +1,6 @@
 """What a run folder promises: finished runs stay, unfinished ones continue, others are refused."""
 
+import csv
 import json
 import signal
 import subprocess
@@ -277,3 +278,55 @@ def test_progress_counts_all_epochs_and_shows_the_loss(train, fast, capsys):
     assert "8/8" in shown
     assert "epoch 2/2" in shown
     assert "loss=" in shown
+
+
+def test_epochs_without_validation_have_no_validation_in_the_table(train, fast):
+    result = train("experiment=autoencoder", *fast, "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2")
+    rows = list(csv.DictReader((result.folder / "metrics.csv").open()))
+    assert [bool(row["val/loss"]) for row in rows] == [False, True, False]
+    assert result.best["epoch"] == 2
+
+
+def test_runs_side_by_side_keep_their_own_names(train, fast, tmp_path):
+    made = ["joint", "autoencoder", "autoencoder"]
+    seeds = ["seed=0", "seed=0", "seed=1"]
+    found = [
+        train(f"experiment={name}", seed, *fast, "trainer.max_epochs=1") for name, seed in zip(made, seeds, strict=True)
+    ]
+    place = runs.compare([result.folder for result in found])
+    header = (place / "figures/side_by_side.csv").read_text().splitlines()[0]
+    assert header.count("mse ") == 3
+    assert len({name.parent.name + name.name for name in (result.folder for result in found)}) == 3
+
+
+def test_sequences_are_drawn_side_by_side(train, fast):
+    data = ["data.num_sequences=40", "data.num_eval_sequences=20", "pretrained=none", "model.encoder.freeze=false"]
+    found = [train("experiment=cnn_lstm", *fast, *data, f"model.hidden_size={size}").folder for size in (4, 5)]
+    place = runs.compare(found)
+    assert len((place / "figures/side_by_side.csv").read_text().splitlines()) == 11
+
+
+def test_an_experiment_trains_without_the_stage_before_it(train, fast, monkeypatch):
+    monkeypatch.setattr(runs, "read_checkpoint", None)  # which a stage would be read with
+    data = ["data.num_sequences=40", "data.num_eval_sequences=20", "trainer.max_epochs=0"]
+    cfg = compose(["experiment=cnn_lstm", "pretrained=none", *fast, *data])
+    runs.load_pretrained(build_task(cfg), cfg)
+    assert folder(cfg) != folder(compose(["experiment=cnn_lstm", *fast, *data]))
+
+
+def test_a_stage_divides_the_images_as_its_successor_does():
+    stage = compose(["experiment=cnn_lstm", "data.seed=3", "data.cache=/x"]).pretrained.settings
+    assert (stage.seed, stage.data.cache) == (3, "/x")
+
+
+def test_an_evaluation_forgets_what_was_said_of_another_analysis(train, fast):
+    result = train(
+        "experiment=autoencoder", *[o for o in fast if o != "analysis=none"], "analysis.embeddings.points=50"
+    )
+    assert runs.evaluate(result.folder, ["analysis=none"]).metrics == result.metrics
+
+
+def test_an_evaluation_is_checked_first(train, fast):
+    result = train("experiment=autoencoder", *fast)
+    with pytest.raises(UserError, match=r"data\.square_ratio=abc: must be a number in \[0, 1\]"):
+        runs.evaluate(result.folder, ["data=healing_square", "data.square_ratio=abc"])

@@ -49,6 +49,9 @@ class Embeddings(L.Callback):
         self.perplexity, self.seed = perplexity, seed
         self._kept: dict[int, Points] = {}
 
+    def setup(self, trainer: L.Trainer, task: Any, stage: str) -> None:
+        check_attributes(trainer, self.attributes)
+
     def on_test_batch_end(
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
@@ -58,8 +61,8 @@ class Embeddings(L.Callback):
             kept.embedding.append(output.embedding[:room].float().cpu())
             chosen = choose(batch, self.attributes)
             kept.attributes.append({name: value[:room].cpu() for name, value in chosen.items()})
-            pictures = batch.input[:room] if batch.input.ndim == 4 else batch.input[:room, -1]
-            kept.thumbnails.append(pictures.cpu())
+            pictures = batch.input if batch.input.ndim == 4 else batch.last
+            kept.thumbnails.append(pictures[:room].cpu())
             kept.count += len(kept.embedding[-1])
 
     def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
@@ -77,7 +80,7 @@ class Embeddings(L.Callback):
             for i, (x, y) in enumerate(plane)
         ]
         several = {key: column for key, column in columns.items() if len(np.unique(column)) > 1} or columns
-        publish(trainer, name, draw(plane, several, class_names(trainer)), table)
+        publish(trainer, name, draw(plane, several, class_names(trainer), embedding.shape[1] > 2), table)
         for board in boards(trainer):
             metadata = [[column[i].item() for column in columns.values()] for i in range(len(embedding))]
             board.add_embedding(
@@ -101,9 +104,16 @@ def choose(batch: Batch, names: Sequence[str] | None) -> dict[str, Tensor]:
         if name not in known:
             allowed = ", ".join(known)
             raise UserError(f"attributes={name}: must be one of {allowed}{suggestion(name, list(known))}")
-    if names is None:  # all, but no copy of the class under another name
-        return {k: v for k, v in known.items() if k == "class" or not torch.equal(v, batch.label)}
+    if names is None:  # all, but not the class under another name
+        return {name: value for name, value in known.items() if name != "digit"}
     return {name: known[name] for name in names}
+
+
+def check_attributes(trainer: L.Trainer, names: Sequence[str] | None) -> None:
+    """Raise a UserError for attributes that the data does not have, before any training."""
+    if names:
+        data = trainer.datamodule
+        choose(data.batch(data.test_splits[0], torch.zeros(1, dtype=torch.int64)), names)
 
 
 def narrow(embedding: Tensor) -> Tensor:
@@ -117,10 +127,8 @@ def narrow(embedding: Tensor) -> Tensor:
 
 
 def project(embedding: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
-    """t-SNE of (N, d) to (N, 2); an embedding of two dimensions or fewer than four points is drawn as it is."""
-    if embedding.shape[1] == 2:
-        return embedding
-    if len(embedding) < 4:
+    """t-SNE of (N, d) to (N, 2); an embedding of at most two dimensions or fewer than four points is drawn as it is."""
+    if embedding.shape[1] <= 2 or len(embedding) < 4:
         return np.pad(embedding, ((0, 0), (0, 2)))[:, :2]
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -132,12 +140,12 @@ def project(embedding: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
 
 
 @styled
-def draw(plane: np.ndarray, columns: dict[str, np.ndarray], names: Sequence[str]) -> Any:
+def draw(plane: np.ndarray, columns: dict[str, np.ndarray], names: Sequence[str], reduced: bool = True) -> Any:
     wide = min(3, len(columns))
     figure, axes = subplots(-(-len(columns) // wide), wide, (4.2, 3.6), squeeze=False)
     for axis in axes.flat[len(columns) :]:
         axis.remove()
     for axis, (key, values) in zip(axes.flat, columns.items(), strict=False):
         scatter(axis, plane, values, key, names if key == "class" else None)
-    figure.suptitle(f"t-SNE of {len(plane)} embeddings", fontsize=10)
+    figure.suptitle(f"{'t-SNE of ' * reduced}{len(plane)} embeddings", fontsize=10)
     return figure

@@ -27,14 +27,22 @@ class MetricsTable(Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self._started = 0.0
+        self._validated = False  # in this epoch; Lightning goes on showing what it measured in an earlier one
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._started = time.perf_counter()
+        self._started, self._validated = time.perf_counter(), False
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validated = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+        metrics = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if "/" in name and (self._validated or not name.startswith("val/"))
+        }
         row = {"epoch": trainer.current_epoch + 1, **dict(sorted(metrics.items()))}
         self.rows.append(row)
         shown = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k == "train/loss" or k.startswith("val/"))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from healing_mnist.batch import Batch, Output
-from healing_mnist.callbacks.embeddings import choose
+from healing_mnist.callbacks.embeddings import check_attributes, choose
 from healing_mnist.callbacks.figures import COLORS, publish, some_rows, split_prefix, styled, subplots
 from healing_mnist.checks import Positive
 
@@ -70,6 +70,9 @@ class Probes(L.Callback):
         self.train_rows, self.test_rows = train_rows, test_rows
         self._test: dict[int, Sample] = {}
 
+    def setup(self, trainer: L.Trainer, task: Any, stage: str) -> None:
+        check_attributes(trainer, self.attributes)
+
     def on_test_batch_end(
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
@@ -87,7 +90,8 @@ class Probes(L.Callback):
                     task.log(f"{split}/probe/{row['attribute']}/{probe}", row[probe])
                 if row["silhouette"] is not None:
                     task.log(f"{split}/silhouette/{row['attribute']}", row["silhouette"])
-            publish(trainer, f"{prefix}probes", draw(table), table)
+            if table:
+                publish(trainer, f"{prefix}probes", draw(table), table)
         self._test = {}
 
     def _embed_train(self, trainer: L.Trainer, task: Any) -> Sample:
@@ -116,14 +120,22 @@ def score(train: Sample, test: Sample, names: Sequence[str], neighbours: int) ->
         if len(values) < 2:
             continue  # nothing to tell apart
         classes = len(values) <= FEW
+        if classes:  # their numbers, as scikit-learn takes no 22.5 for a class
+            known, wanted = _places(values, known), _places(values, wanted)
         linear, knn = _probes(classes, min(neighbours, len(known)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an optimizer out of iterations is as good as it gets here
             scores = {probe: float(model.fit(fitted, known).score(seen, wanted)) for probe, model in (linear, knn)}
-        chance = float((wanted == values[counts.argmax()]).mean()) if classes else 0.0
-        scores["silhouette"] = silhouette(seen, wanted) if classes else None
+        chance = float((wanted == counts.argmax()).mean()) if classes else 0.0
+        scores["silhouette"] = silhouette(seen, test.column(name)) if classes else None
         table.append({"attribute": name, "score": "accuracy" if classes else "R2", "chance": chance, **scores})
     return table
+
+
+def _places(values: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Where each of `column` (N,) stands in the sorted `values`, -1 for what is not there."""
+    places = np.searchsorted(values, column).clip(max=len(values) - 1)
+    return np.where(values[places] == column, places, -1)
 
 
 def silhouette(embedding: np.ndarray, values: np.ndarray) -> float | None:

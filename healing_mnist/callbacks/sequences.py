@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from healing_mnist.batch import Batch, Output
-from healing_mnist.callbacks.embeddings import choose
+from healing_mnist.callbacks.embeddings import check_attributes, choose
 from healing_mnist.callbacks.figures import (
     Table,
     image_grid,
@@ -48,6 +48,8 @@ def target_lengths(batch: Batch, task: Any) -> Tensor:
 
 def row_errors(batch: Batch, image: Tensor, task: Any) -> Tensor:
     """Mean squared error of each row (B,), per pixel on [0, 1]."""
+    if batch.target.ndim == 4:
+        return (image.float() - batch.target).square().flatten(1).mean(1)
     errors = (image.float() - batch.target).square().flatten(2).mean(2)
     lengths = target_lengths(batch, task)
     valid = torch.arange(errors.shape[1], device=errors.device) < lengths[:, None]
@@ -176,6 +178,9 @@ class ErrorsByAttribute(L.Callback):
     def __init__(self, attributes: Sequence[str] | None = None):
         self.attributes = attributes
         self._rows: dict[int, list[Page]] = {}
+
+    def setup(self, trainer: L.Trainer, task: Any, stage: str) -> None:
+        check_attributes(trainer, self.attributes)
 
     def on_test_batch_end(
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0

@@ -83,8 +83,11 @@ class RenderedData(L.LightningDataModule):
         return rows
 
     def start_epoch(self, epoch: int) -> None:
-        """Draw the training rows of this epoch when `resample` is on; the task calls it before each epoch."""
-        if self.resample and epoch != self._epoch:
+        """Draw the training rows of this epoch when `resample` is on; the task calls it before each epoch.
+
+        Where a trainer overfits to a few batches they stay the same.
+        """
+        if self.resample and epoch != self._epoch and not (self.trainer and self.trainer.overfit_batches):
             self._epoch = epoch
             self.tables["train"] = self._draw("train", epoch)
             self._resident = {key: value for key, value in self._resident.items() if key[0] != "train"}

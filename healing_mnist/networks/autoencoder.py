@@ -20,7 +20,7 @@ def downsampled_sizes(size: int, layers: int, kernel_size: int, downsample: str)
     sizes = [size]
     for layer in range(layers):
         if downsample == "pool":
-            sizes.append(sizes[-1] // 2)
+            sizes.append((sizes[-1] + 2 * (kernel_size // 2) - kernel_size + 1) // 2)
         else:
             padding = _stride_padding(sizes[-1], layer == layers - 1, kernel_size)
             sizes.append((sizes[-1] + 2 * padding - kernel_size) // 2 + 1)

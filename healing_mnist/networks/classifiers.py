@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from healing_mnist.batch import Output
 from healing_mnist.checks import Fraction, Positive
-from healing_mnist.networks.autoencoder import ImageShape
+from healing_mnist.networks.autoencoder import ImageShape, downsampled_sizes
 
 
 class CNNClassifier(nn.Module):
@@ -21,6 +21,9 @@ class CNNClassifier(nn.Module):
         kernel_size: side of the square kernels.
         hidden: width of the first fully connected layer; its activations are the embedding.
         dropout: probability before the last layer.
+
+    Raises:
+        UserError: when the image is too small for so many blocks.
     """
 
     def __init__(
@@ -33,11 +36,12 @@ class CNNClassifier(nn.Module):
         dropout: Fraction = 0.0,
     ):
         super().__init__()
-        before, *size = image_shape
+        before, *sides = image_shape
+        size = [downsampled_sizes(side, len(channels), kernel_size, "pool")[-1] for side in sides]
         layers: list[nn.Module] = []
         for width in channels:
             layers += [nn.Conv2d(before, width, kernel_size, padding=kernel_size // 2), nn.ReLU(), nn.MaxPool2d(2)]
-            before, size = width, [side // 2 for side in size]
+            before = width
         self.features = nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * math.prod(size), hidden), nn.ReLU())
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, num_classes))
 

@@ -70,6 +70,10 @@ class Task(L.LightningModule):
     @abstractmethod
     def update_scores(self, scores: MetricCollection, batch: Batch, output: Output) -> None: ...
 
+    def baseline_names(self) -> list[str]:
+        """Predictions that need no learning, scored beside the network's."""
+        return []
+
     def forward(self, batch: Batch) -> Output:
         return self.network(batch.input)
 
@@ -78,7 +82,8 @@ class Task(L.LightningModule):
         values = torch.stack([value.detach().float() for value in losses.values()])
         self._totals = values if batch_idx == 0 else self._totals + values
         self._names, self._batches = list(losses), batch_idx + 1
-        if batch_idx % self.trainer.log_every_n_steps == 0:  # to look at a loss is to wait for the device
+        every = self.trainer.log_every_n_steps
+        if every and batch_idx % every == 0:  # to look at a loss is to wait for the device
             self._refuse_nonfinite(float(values[self._names.index("loss")]))
             self.log("loss", values[self._names.index("loss")], prog_bar=True, logger=False, batch_size=len(batch))
         if self.trainer.is_last_batch:

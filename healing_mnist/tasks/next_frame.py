@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanSquaredError, Metric, MetricCollection
 
 from healing_mnist.batch import Batch, Output
+from healing_mnist.checks import UserError
 from healing_mnist.tasks.losses import flat_frames
 from healing_mnist.tasks.reconstruction import Reconstruction
 from healing_mnist.tasks.scores import image_scores
@@ -58,6 +59,12 @@ class NextFrame(Reconstruction):
     def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
         return {"loss": self.image_loss(*self.frames(batch, output.image))}
 
+    def setup(self, stage: str) -> None:
+        target = getattr(self.trainer.datamodule, "target", None)
+        if target is not None and (target == "input") != self.reconstructs_input:
+            other = "next_frame" if self.reconstructs_input else "sequence_reconstruction"
+            raise UserError(f"data.target={target}: not what {type(self).__name__} learns; use task={other}")
+
     # ------------------------------------------------------------------------------------------------------------ cache
 
     def on_fit_start(self) -> None:
@@ -98,11 +105,10 @@ class NextFrame(Reconstruction):
         """A prediction that needs no learning, in the layout of the target."""
         if name == "oracle":
             return self.trainer.datamodule.oracle(batch)
-        seen = batch.seen
         if name == "last":
-            last = torch.where(seen, torch.arange(seen.shape[1], device=seen.device), -1).amax(1)
-            frame = batch.input[torch.arange(len(seen), device=seen.device), last]
+            frame = batch.last
         else:
+            seen = batch.seen
             weights = seen / seen.sum(1, keepdim=True)
             frame = (batch.input * weights[..., None, None, None]).sum(1)
         return frame.unsqueeze(1).expand_as(batch.target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim import Optimizer, lr_scheduler
 
@@ -33,10 +33,11 @@ def plateau(
     optimizer: Optimizer,
     total_steps: int,
     monitor: str = "val/loss",
+    mode: Literal["min", "max"] = "min",
     patience: Positive = 5,
     factor: Fraction = 0.5,
     min_lr: PositiveFloat = 1e-6,
 ) -> dict[str, Any]:
-    """Multiply by `factor` when `monitor` has not fallen for `patience` epochs."""
-    schedule = lr_scheduler.ReduceLROnPlateau(optimizer, factor=factor, patience=patience, min_lr=min_lr)
-    return {"scheduler": schedule, "interval": "epoch", "monitor": monitor}
+    """Multiply by `factor` when `monitor` has not fallen (`mode` max: risen) for `patience` epochs of validation."""
+    schedule = lr_scheduler.ReduceLROnPlateau(optimizer, mode, factor=factor, patience=patience, min_lr=min_lr)
+    return {"scheduler": schedule, "interval": "epoch", "monitor": monitor, "strict": False}

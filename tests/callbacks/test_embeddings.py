@@ -40,10 +40,20 @@ def test_long_embeddings_keep_their_distances():
     assert torch.equal(narrow(flat[:, :WIDEST]), flat[:, :WIDEST])
 
 
+def test_an_unknown_attribute_is_refused_before_the_test_starts(run_test):
+    with pytest.raises(UserError, match="attributes=square: must be one of class, angle"):
+        run_test(Embeddings(attributes=["square"]))
+
+
+def test_embeddings_of_one_number_are_drawn_as_they_are():
+    line = np.arange(5.0)[:, None]
+    assert project(line, perplexity=30, seed=0).tolist() == [[x, 0] for x in range(5)]
+
+
 def test_unknown_attribute_is_named():
     zeros = torch.zeros(2, dtype=torch.long)
     batch = Batch(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4), zeros, zeros, {"angle": zeros, "digit": zeros})
     with pytest.raises(UserError, match="attributes=angel: must be one of class, angle, digit; did you mean 'angle'"):
         choose(batch, ["class", "angel"])
-    assert list(choose(batch, None)) == ["class"]  # the others repeat the class
+    assert list(choose(batch, None)) == ["class", "angle"]  # the digit is the class
     assert list(choose(batch, ["digit"])) == ["digit"]

@@ -35,6 +35,18 @@ def test_scores_of_what_is_there_and_of_what_is_not():
     assert abs(rows["coin"]["chance"] - 0.5) < 0.12
 
 
+def test_classes_may_have_any_values_also_such_as_training_has_not_seen():
+    torch.manual_seed(0)
+    x, y = torch.randn(300, 2), torch.randn(200, 2)
+    angle = torch.where(y[:, 0] > 0, 22.5, 45.0)
+    angle[:20] = 30.0
+    train = sample(x, angle=torch.where(x[:, 0] > 0, 22.5, 45.0))
+    (row,) = score(train, sample(y, angle=angle), ["angle"], neighbours=5)
+    assert row["score"] == "accuracy"
+    assert 0.85 < row["linear"] <= 0.9
+    assert row["chance"] == pytest.approx((angle == train.attributes[0]["angle"].mode().values).float().mean())
+
+
 def test_probes_learn_from_train_and_are_scored_on_test(run_test, read_csv, network, tmp_path):
     trainer, data = run_test(Probes(neighbours=3))
     with torch.no_grad():

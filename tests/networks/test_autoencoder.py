@@ -85,6 +85,19 @@ def test_frozen_encoder_changes_in_nothing_while_training():
     assert all(p.grad is not None for p in network.classifier.parameters())
 
 
+@pytest.mark.parametrize("kernel_size", [2, 3, 4, 5])
+def test_pooling_fits_every_kernel(kernel_size):
+    images = torch.rand(2, 1, 28, 20)
+    pooled = Autoencoder((1, 28, 20), kernel_size=kernel_size, downsample="pool")
+    assert pooled(images).image.shape == images.shape
+    assert CNNClassifier((1, 28, 20), kernel_size=kernel_size)(images).logits.shape == (2, 10)
+
+
+def test_too_many_blocks_for_the_image_are_refused():
+    with pytest.raises(UserError, match="5 layers leave nothing of an image with side 28"):
+        CNNClassifier((1, 28, 28), channels=[8] * 5)
+
+
 def test_too_many_layers_for_the_image_are_refused():
     with pytest.raises(UserError, match=r"model\.channels: 6 layers .* side 28"):
         Autoencoder((1, 28, 28), channels=[4] * 6, downsample="pool")
