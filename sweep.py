@@ -25,6 +25,7 @@ def main() -> None:
     from healing_mnist.sweeps import study, summary
 
     cli.start_logging()
+    study.end_children_too()
     work = (lambda: study.run(arguments)) if "study" in asked else lambda: summary.summarize(Path(asked["summarize"]))
     cli.guarded(work)
 

@@ -51,6 +51,7 @@ def check(cfg: DictConfig) -> None:
             build_data(cfg)
             with torch.device("meta"):
                 task = build_task(cfg)
+            instantiate(settings["optimizer"])([torch.nn.Parameter(torch.zeros(1))])  # which compares values, not types
             names = task.metric_names()
             if cfg.objective not in names:
                 near = suggestion(cfg.objective, names)
@@ -96,6 +97,9 @@ def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
             found.append(f"trainer.accelerator={name}: there is none on this machine; use trainer=cpu")
     elif name == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         found.append("trainer.accelerator=gpu: there is no GPU here, or torch cannot see it; use trainer=cpu")
+    epochs = trainer.get("max_epochs")
+    if isinstance(epochs, int) and epochs < 0:
+        found.append(f"trainer.max_epochs={epochs}: must be an integer at least 0")
     precision = str(trainer.get("precision", "32-true"))
     if not precision.startswith("32") and "mixed" not in precision:
         found.append(

@@ -107,14 +107,19 @@ def explain(error: BaseException) -> str:
         group, name = str(error.missing_cfg_file).rsplit("/", 1)
         return f"{group}={name}: there is none{suggestion(name, error.options)}. Allowed: {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
-        return f"cannot read '{error.override}': {str(error).splitlines()[0]}"
+        key, _, value = str(error.override).partition("=")
+        quote = (
+            f""". Quote a value with special characters twice: "{key}='{value}'" """.rstrip() if "=" in value else ""
+        )
+        return f"cannot read '{error.override}': {str(error).splitlines()[0]}{quote}"
     cause = error
     while cause is not None:
         if isinstance(cause, UserError):  # also one raised by a resolver, which OmegaConf wraps
             break
         key = getattr(cause, "full_key", None)
         if key and "is not in struct" in str(cause):
-            return f"unknown setting '{key}'{_nearest(key)}. (To add a setting that is not there, write +{key}=...)"
+            near = _nearest(key) or "."
+            return f"unknown setting '{key}'{near} (To add a setting that is not there, write +{key}=...)"
         cause = cause.__cause__ or cause.__context__  # OmegaConf says what was behind it in the second only
     return str(cause or error).strip()
 

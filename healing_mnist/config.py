@@ -134,9 +134,13 @@ def folder_name(settings: Mapping[str, Any], limit: int = 120) -> str:
 
 def evaluation_name(overrides: Sequence[str]) -> str:
     """Where `evaluate.py` with these overrides writes, below the folder of the run it measures."""
+    return f"evaluations/{folder_name(settings_of(overrides))}"
+
+
+def settings_of(overrides: Sequence[str]) -> dict[str, str]:
+    """What overrides say of data and analysis, and of anything else that is not incidental."""
     said = [override for override in overrides if override.startswith("analysis") or not incidental(override)]
-    settings = dict(override.lstrip("+").split("=", 1) for override in said if "=" in override)
-    return f"evaluations/{folder_name(settings)}"
+    return dict(override.lstrip("+").split("=", 1) for override in said if "=" in override)
 
 
 def _short_keys(settings: Mapping[str, Any]) -> dict[str, str]:

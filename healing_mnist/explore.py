@@ -1,7 +1,7 @@
 """Look at a data set without training anything: ``python -m healing_mnist.explore data.source=mnist [data.limit=...]``.
 
-Figures and tables (`callbacks/data_overview.py`) lie in ``<output_dir>/data/<source>/figures``. N6 and N3 have figures
-of their own: ``data=n6 analysis=n6_data``.
+Figures and tables (`callbacks/data_overview.py`) lie in ``<output_dir>/data/<what was said>/figures``. N6 and N3 have
+figures of their own: ``data=n6 analysis=n6_data``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from healing_mnist import cli
-from healing_mnist.config import compose
+from healing_mnist.config import compose, folder_name, settings_of
 
 
 def explore(overrides: Sequence[str] = ()) -> Path:
@@ -26,7 +26,7 @@ def explore(overrides: Sequence[str] = ()) -> Path:
 
     cfg = compose(["~experiment", "data=images", "analysis=data", *overrides])
     check_groups(cfg, "data", "analysis")
-    place = Path(cfg.output_dir) / "data" / cfg.data.source
+    place = Path(cfg.output_dir) / "data" / folder_name(settings_of(overrides))
     data = build_data(cfg)
     data.setup()
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}

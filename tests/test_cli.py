@@ -44,6 +44,9 @@ def message(capsys, tmp_path):
         (["objective=val/acuracy"], "did you mean 'val/accuracy'?"),
         (["direction=up"], "direction=up: must be one of minimize, maximize"),
         (["trainer.precision=64-true"], "trainer.precision=64-true: frames are rendered in float32"),
+        (["trainer.max_epochs=-3"], "trainer.max_epochs=-3: must be an integer at least 0"),
+        (["optimizer.lr=-1"], "Invalid learning rate: -1"),
+        (["model.channels=[]"], "model.channels=[]: at least one layer"),
         (["fresh=no"], "fresh=no: must be true or false"),
         (["output_dir=null"], "output_dir=None: must be a text"),
         (["seed=-1"], "seed=-1: must be an integer at least 0"),
@@ -100,6 +103,8 @@ def test_a_full_disk_leaves_no_half_written_file(capsys, tmp_path, fast, monkeyp
         ("latent_dim=3", "did you mean 'model.latent_dim'?"),
         ("experiment=jiont", "did you mean 'joint'?"),
         ("model.latent_dim=[1", "model.latent_dim=[1"),
+        ("run_dir=runs/a=1", "run_dir='runs/a=1'"),
+        ("pretrained=null", "pretrained=null: a group cannot be null; pretrained=none"),
     ],
 )
 def test_an_override_that_cannot_be_is_explained_at_once(argument, expected, command, tmp_path):

@@ -141,7 +141,7 @@ def project(embedding: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
 
 @styled
 def draw(plane: np.ndarray, columns: dict[str, np.ndarray], names: Sequence[str], reduced: bool = True) -> Any:
-    wide = min(3, len(columns))
+    wide = 2 if len(columns) == 4 else min(3, len(columns))
     figure, axes = subplots(-(-len(columns) // wide), wide, (4.2, 3.6), squeeze=False)
     for axis in axes.flat[len(columns) :]:
         axis.remove()

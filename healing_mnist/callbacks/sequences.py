@@ -26,7 +26,7 @@ from healing_mnist.callbacks.figures import (
     styled,
     subplots,
 )
-from healing_mnist.checks import Fraction, NonNegative, Positive
+from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
 
 Page = dict[str, Tensor]  # rows of sequences: input, target, image, lengths, mse, index and the attributes
 
@@ -74,6 +74,13 @@ class Kept:
         self.score = score[best]
 
 
+def check_sequences(trainer: L.Trainer, callback: L.Callback) -> None:
+    """Raise a UserError for a data set of single images, before any training."""
+    data = trainer.datamodule
+    if data.batch(data.test_splits[0], torch.zeros(1, dtype=torch.int64)).target.ndim != 5:
+        raise UserError(f"analysis: {type(callback).__name__} draws sequences, and {type(data).__name__} has images")
+
+
 class SequenceGrids(L.Callback):
     """Input frames, truth, prediction and their difference, a row a sequence: the best, the worst, and random ones.
 
@@ -89,6 +96,9 @@ class SequenceGrids(L.Callback):
     def __init__(self, count: Positive = 6, every: NonNegative = 4, seed: NonNegative = 0):
         self.count, self.every, self.seed = count, every, seed
         self._kept: dict[int, dict[str, Kept]] = {}
+
+    def setup(self, trainer: L.Trainer, task: Any, stage: str) -> None:
+        check_sequences(trainer, self)
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
@@ -180,6 +190,7 @@ class ErrorsByAttribute(L.Callback):
         self._rows: dict[int, list[Page]] = {}
 
     def setup(self, trainer: L.Trainer, task: Any, stage: str) -> None:
+        check_sequences(trainer, self)
         check_attributes(trainer, self.attributes)
 
     def on_test_batch_end(

@@ -42,7 +42,7 @@ def side_by_side(
     errors = {name: (image - target).square().flatten(1).mean(1).tolist() for name, image in images.items()}
     captions = [[], *([f"{error:.4f}" for error in errors[name]] for name in images)]
     rows = [list(row) for row in (target, *images.values())]
-    title = "Restorations, with MSE per pixel"
+    title = "What each run makes of the same images, with MSE per pixel"
     figure = image_grid(rows, ["original", *images], captions=captions, title=title)
     places = zip(batch.index.tolist(), batch.label.tolist(), strict=True)
     table = [

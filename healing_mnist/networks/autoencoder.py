@@ -17,6 +17,8 @@ ImageShape = tuple[Positive, Positive, Positive]
 
 def downsampled_sizes(size: int, layers: int, kernel_size: int, downsample: str) -> list[int]:
     """Side lengths before and after each of `layers` halvings: 28 -> [28, 14, 7, 3] as in R1 4.2."""
+    if layers < 1:
+        raise UserError("model.channels=[]: at least one layer")
     sizes = [size]
     for layer in range(layers):
         if downsample == "pool":

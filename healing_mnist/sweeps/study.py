@@ -7,6 +7,7 @@ leave, so a study that was interrupted goes on.
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -163,6 +164,11 @@ class Setup:
     def evaluation(self, part: Part) -> list[str]:
         """What evaluate.py is called with for each of the part's runs."""
         return _last_words([*part.evaluate, *(part.small if self.small else [])])
+
+
+def end_children_too() -> None:
+    """Make SIGTERM an exception, at which `subprocess.run` kills the sweep it waits for; its jobs end with it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -57,7 +57,7 @@ def test_principal_components_find_the_axis_of_variance():
 
 def test_explore_draws_a_source_without_a_run(tmp_path):
     place = explore(["data.limit=200", f"output_dir={tmp_path}"])
-    assert place == Path(tmp_path, "data", "digits", "figures")
+    assert place == Path(tmp_path, "data", "limit=200", "figures")
     names = {path.stem for path in place.glob("*.png")}
     assert names == {"data_samples", "data_classes", "data_pixels", "data_pca"}  # grey images have one channel
     with (place / "data_classes.csv").open() as file:

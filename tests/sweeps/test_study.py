@@ -1,6 +1,8 @@
 """Studies: what is run, and a document whose numbers are worked out by hand from planted run folders."""
 
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -201,3 +203,15 @@ def test_the_reports_study_names_what_there_is():
         for argument in part.sweep:
             if argument.startswith("sweep="):
                 assert argument.removeprefix("sweep=") in sweeps
+
+
+def test_a_study_that_is_ended_ends_its_sweep():
+    script = (
+        "import subprocess, sys; from healing_mnist.sweeps import study; study.end_children_too();"
+        "subprocess.run([sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(60)'])"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert parent.stdout.readline() == b"1\n"
+    parent.terminate()
+    assert parent.stdout.read() == b""  # nobody holds the other end any more
+    assert parent.wait() == 143
