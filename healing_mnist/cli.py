@@ -87,7 +87,7 @@ def guarded(work: Callable[[], Any]) -> Any:
         nulls = [argument for argument in sys.argv[1:] if argument.endswith("=null")]
         if not nulls or "Config group override" not in str(error):
             raise
-        print(f"Error: {nulls[0]}: a group cannot be null; {nulls[0].removesuffix('null')}none", file=sys.stderr)
+        print(f"Error: {nulls[0]}: a group cannot be null; use {nulls[0].removesuffix('null')}none", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # `train.py --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

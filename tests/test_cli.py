@@ -104,7 +104,7 @@ def test_a_full_disk_leaves_no_half_written_file(capsys, tmp_path, fast, monkeyp
         ("experiment=jiont", "did you mean 'joint'?"),
         ("model.latent_dim=[1", "model.latent_dim=[1"),
         ("run_dir=runs/a=1", "run_dir='runs/a=1'"),
-        ("pretrained=null", "pretrained=null: a group cannot be null; pretrained=none"),
+        ("pretrained=null", "pretrained=null: a group cannot be null; use pretrained=none"),
     ],
 )
 def test_an_override_that_cannot_be_is_explained_at_once(argument, expected, command, tmp_path):

@@ -99,18 +99,23 @@ def _lines(axes: Axes, results: Results, key: str, metric: str) -> None:
 
 @styled
 def trade_off(results: Results) -> Figure | None:
-    """Two test metrics against each other, a point a setting: of images and of classes where there are both."""
+    """Two test metrics against each other, a point a setting: of images and of classes where there are both.
+
+    Of an accuracy its complement is drawn, the share of wrong answers, which can be spread over decades.
+    """
     metrics = [name for name in _metrics(results) if name.startswith("test/")]
     if len(metrics) < 2:
         return None
     across, up = metrics[0], next((name for name in metrics[1:] if name.endswith("accuracy")), metrics[1])
     settings = [s for s in results.settings() if s.mean(across) is not None]
+    wrong = up.endswith("accuracy")
+    heights = [1 - setting.mean(up) if wrong else setting.mean(up) for setting in settings]
     few = len(settings) <= len(COLORS)
     figure, axes = subplots(size=(6.0 if few else 5.0, 3.8))
-    for i, setting in enumerate(settings):
+    for i, (setting, height) in enumerate(zip(settings, heights, strict=True)):
         axes.errorbar(
             setting.mean(across),
-            setting.mean(up),
+            height,
             setting.spread(up),
             setting.spread(across),
             marker="o",
@@ -119,8 +124,9 @@ def trade_off(results: Results) -> Figure | None:
             color=COLORS[i if few else 0],
             label=_named(setting.point),
         )
-    axes.set(xlabel=across, ylabel=up)
+    axes.set(xlabel=across, ylabel=f"1 - {up}" if wrong else up)
     _log_if_wide(axes, "x", [setting.mean(across) for setting in settings], factor=5)
+    _log_if_wide(axes, "y", heights, factor=5)
     axes.set_title(f"{results.definition.name}: a point a setting", fontsize=10)
     axes.grid(True, which="both")
     if few:
