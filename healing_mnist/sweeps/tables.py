@@ -131,9 +131,12 @@ def caption(results: Results) -> str:
     """One paragraph: what was run, what counts, what was left out."""
     definition = results.definition
     better = "lowest" if definition.direction == "minimize" else "highest"
+    points = [run.point for run in results.runs.values()]
+    first = points[0] if points else {}  # what is the same in all, by choice or by chance, has no column
+    same = [f"{key}={shown(first[key])}" for key in first if all(point.get(key) == first[key] for point in points)]
     return " ".join(
         [
-            f"`python train.py {' '.join(definition.fixed)}`.",
+            f"`python train.py {' '.join([*definition.fixed, *same])}`.",
             *counted(results),
             "In each run the epoch best on validation was kept and tested once; settings are compared by "
             f"{definition.objective} (validation), the {better} in bold.",

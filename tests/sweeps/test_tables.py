@@ -55,6 +55,12 @@ def test_numbers_of_a_setting(results):
     assert second["test/mse (report)"] == 0.026
 
 
+def test_what_all_runs_drew_alike_stands_in_the_command(results):
+    for run in results.runs.values():
+        run.point["model.layers"] = 3
+    assert "`python train.py experiment=joint model.layers=3`." in tables.caption(results)
+
+
 def test_the_table_people_read(results):
     head, rows, best = tables.table(results)
     assert head[0] == "task.w"
