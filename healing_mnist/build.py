@@ -46,6 +46,7 @@ def check(cfg: DictConfig) -> None:
     found = _group_problems(
         settings, ("data", "model", "task", "optimizer", "scheduler", "callbacks", "analysis", "logger", "trainer")
     )
+    found = [_with_origin(problem, cfg.name) for problem in found]
     if not found:
         try:
             build_data(cfg)
@@ -64,6 +65,15 @@ def check(cfg: DictConfig) -> None:
                 raise
             found.append(str(cause))
     _refuse(found)
+
+
+def _with_origin(problem: str, experiment: str | None) -> str:
+    """Say that a setting its group does not know came from the experiment, where the user did not name it."""
+    key = problem.partition("=")[0]
+    said = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    if experiment is None or ": unknown setting of" not in problem or any(o.lstrip("+").startswith(key) for o in said):
+        return problem
+    return f"{problem} (experiment={experiment} sets it, which is made for another {key.split('.')[0]})"
 
 
 def check_groups(cfg: DictConfig, *groups: str) -> None:

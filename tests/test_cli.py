@@ -47,6 +47,7 @@ def message(capsys, tmp_path):
         (["trainer.max_epochs=-3"], "trainer.max_epochs=-3: must be an integer at least 0"),
         (["optimizer.lr=-1"], "Invalid learning rate: -1"),
         (["model.channels=[]"], "model.channels=[]: at least one layer"),
+        (["data=n6"], "AutoregressiveDigits (experiment=demo sets it, which is made for another data)"),
         (["fresh=no"], "fresh=no: must be true or false"),
         (["output_dir=null"], "output_dir=None: must be a text"),
         (["seed=-1"], "seed=-1: must be an integer at least 0"),
