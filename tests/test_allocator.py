@@ -8,11 +8,11 @@ from healing_mnist.allocator import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
-for _ in range(30):  # blocks of 64 MB, until the heap has room for one at the place it is wanted
-    torch.ones(2**24)
+for _ in range(20):  # blocks of 36 MB, until the heap has room for one at the place it is wanted
+    torch.ones(9_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
-    torch.ones(2**24)
+    torch.ones(9_000_000)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 

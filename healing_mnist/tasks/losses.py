@@ -55,6 +55,7 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # or what a test made first could not be trained with
 def _windows(size: int, device: torch.device) -> Tensor:
     """(size, size): row i is a Gaussian (standard deviation 1.5, 11 pixels) around pixel i of a mirrored image."""
     half = WINDOW // 2

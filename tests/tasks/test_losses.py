@@ -40,6 +40,14 @@ def test_ssim_is_computed_in_float32_under_autocast():
     assert ssim(target, target) == pytest.approx(0, abs=1e-5)
 
 
+def test_ssim_can_be_trained_with_after_a_test():
+    with torch.inference_mode():
+        ssim(*pair(2, 1, 17, 13))
+    prediction, target = pair(2, 1, 17, 13)
+    ssim(prediction, target).backward()
+    assert prediction.grad.abs().sum() > 0
+
+
 def test_ssim_refuses_images_smaller_than_half_its_window():
     with pytest.raises(
         UserError, match=r"SSIM, as loss or score, compares windows of 11 pixels and needs 6; .* have 5"
