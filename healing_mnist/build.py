@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checkpoints import AtomicCheckpoints, load_state, read_checkpoint
 from healing_mnist.checks import NonNegative, UserError, mismatch, problems_of, suggestion
-from healing_mnist.config import plain
+from healing_mnist.config import key_of, plain
 from healing_mnist.tasks.base import Task
 
 OWN = {  # the settings of a run that belong to none of the groups
@@ -40,19 +40,14 @@ def check_own(cfg: DictConfig) -> None:
 def check(cfg: DictConfig) -> None:
     """Raise one UserError that names every mistake found in the settings, before any work starts."""
     check_own(cfg)
-    cfg = cfg.copy()
-    cfg.run_dir = cfg.run_dir or cfg.output_dir  # loggers and checkpoints want a place; which one does not matter here
-    settings = plain(cfg)
-    found = _group_problems(
-        settings, ("data", "model", "task", "optimizer", "scheduler", "callbacks", "analysis", "logger", "trainer")
-    )
-    found = [_with_origin(problem, cfg.name) for problem in found]
+    groups = "data", "model", "task", "optimizer", "scheduler", "callbacks", "analysis", "logger", "trainer"
+    found = [_with_origin(problem, cfg.name) for problem in _group_problems(cfg, groups)]
     if not found:
         try:
             build_data(cfg)
             with torch.device("meta"):
                 task = build_task(cfg)
-            instantiate(settings["optimizer"])([torch.nn.Parameter(torch.zeros(1))])  # which compares values, not types
+            instantiate(plain(cfg.optimizer))([torch.nn.Parameter(torch.zeros(1))])  # which compares values, not types
             names = task.metric_names()
             if cfg.objective not in names:
                 near = suggestion(cfg.objective, names)
@@ -71,20 +66,20 @@ def _with_origin(problem: str, experiment: str | None) -> str:
     """Say that a setting its group does not know came from the experiment, where the user did not name it."""
     key = problem.partition("=")[0]
     said = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    if experiment is None or ": unknown setting of" not in problem or any(o.lstrip("+").startswith(key) for o in said):
+    if experiment is None or ": unknown setting of" not in problem or key in map(key_of, said):
         return problem
     return f"{problem} (experiment={experiment} sets it, which is made for another {key.split('.')[0]})"
 
 
 def check_groups(cfg: DictConfig, *groups: str) -> None:
     """Raise one UserError that names every mistake in the settings of some groups, for work that builds no more."""
+    _refuse(_group_problems(cfg, groups))
+
+
+def _group_problems(cfg: DictConfig, groups: Sequence[str]) -> list[str]:
     cfg = cfg.copy()
-    cfg.run_dir = cfg.run_dir or cfg.output_dir
-    _refuse(_group_problems(plain(cfg), groups))
-
-
-def _group_problems(settings: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
-    found = []
+    cfg.run_dir = cfg.run_dir or cfg.output_dir  # loggers and checkpoints want a place; which one does not matter here
+    settings, found = plain(cfg), []
     for group in groups:
         node = _without_notes(settings[group]) if group == "data" else settings[group] or {}
         found += problems_of(node, group, supplied=("network",) if group == "task" else ())

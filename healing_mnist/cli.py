@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from healing_mnist.checks import UserError, suggestion
-from healing_mnist.config import CONF, compose, flatten, plain, register_resolvers
+from healing_mnist.config import CONF, compose, flatten, key_of, plain, register_resolvers
 
 
 def main(task: Callable[[DictConfig], Any], config_name: str) -> None:
@@ -84,10 +84,11 @@ def guarded(work: Callable[[], Any]) -> Any:
         print(f"Error: {explain(error)}", file=sys.stderr)
         sys.exit(1)
     except ValueError as error:  # Hydra's word for GROUP=null
-        nulls = [argument for argument in sys.argv[1:] if argument.endswith("=null")]
+        said = [key_of(argument) for argument in sys.argv[1:] if argument.endswith("=null")]
+        nulls = [key for key in said if (CONF / key).is_dir()]
         if not nulls or "Config group override" not in str(error):
             raise
-        print(f"Error: {nulls[0]}: a group cannot be null; use {nulls[0].removesuffix('null')}none", file=sys.stderr)
+        print(f"Error: {nulls[0]}=null: a group cannot be null; use {nulls[0]}=none", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # `train.py --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -88,9 +88,14 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def key_of(override: str) -> str:
+    """What an override is about: ``+a.b=1`` -> ``a.b``."""
+    return override.lstrip("+~").split("=", 1)[0]
+
+
 def incidental(override: str) -> bool:
     """Whether an override, or the key of a setting, is about one of `INCIDENTAL`."""
-    key = override.lstrip("+~").split("=", 1)[0]
+    key = key_of(override)
     return any(key == name or key.startswith(f"{name}.") for name in INCIDENTAL)
 
 

@@ -44,6 +44,7 @@ from healing_mnist.config import (
     folder,
     folder_name,
     incidental,
+    key_of,
     plain,
 )
 from healing_mnist.files import atomic_write, empty
@@ -131,12 +132,12 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
     if finished(run) is None:
         raise UserError(f"run={run}: not a finished run (it has no metrics.json)")
     for override in overrides:
-        group = override.lstrip("+~").split("=")[0].split(".")[0].split("/")[0].split("@")[0]
+        group = key_of(override).split(".")[0].split("/")[0].split("@")[0]
         if group not in ("data", "analysis", "trainer", "callbacks", "logger", "seed"):
             raise UserError(f"{override}: an evaluation cannot change this; allowed: data, analysis, trainer, logger")
     # What was said of a group that decides nothing holds no longer where another option of it is named.
-    named = [f"{override.lstrip('+').split('=', 1)[0]}." for override in overrides]
-    saved = [o for o in OmegaConf.load(run / "overrides.yaml") if not (incidental(o) and o.startswith(tuple(named)))]
+    named = tuple(f"{key_of(override)}." for override in overrides)
+    saved = [o for o in OmegaConf.load(run / "overrides.yaml") if not (incidental(o) and key_of(o).startswith(named))]
     cfg = compose([*saved, *overrides])
     place = run / evaluation_name(overrides)
     OmegaConf.update(cfg, "run_dir", str(place))
@@ -191,7 +192,7 @@ def _short_names(runs: Sequence[Path]) -> list[str]:
     """The shortest part of the paths that tells the runs apart: experiment, folder, both, or all of it."""
     ways = (lambda run: run.parent.name, lambda run: run.name, lambda run: f"{run.parent.name} {run.name}", str)
     every = [[way(run) for run in runs] for way in ways]
-    return next((names for names in every if len(set(names)) == len(set(runs))), every[-1])
+    return next(names for names in every if len(set(names)) == len(set(runs)))
 
 
 def summary_of(result: Result) -> str:

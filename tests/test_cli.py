@@ -105,11 +105,11 @@ def test_a_full_disk_leaves_no_half_written_file(capsys, tmp_path, fast, monkeyp
         ("experiment=jiont", "did you mean 'joint'?"),
         ("model.latent_dim=[1", "model.latent_dim=[1"),
         ("run_dir=runs/a=1", "run_dir='runs/a=1'"),
-        ("pretrained=null", "pretrained=null: a group cannot be null; use pretrained=none"),
+        ("data.root=null pretrained=null", "Error: pretrained=null: a group cannot be null; use pretrained=none"),
     ],
 )
 def test_an_override_that_cannot_be_is_explained_at_once(argument, expected, command, tmp_path):
-    done = ask(command("train.py", argument), tmp_path)
+    done = ask(command("train.py", *argument.split()), tmp_path)
     assert done.returncode == 1
     assert expected in done.stderr
     assert len(done.stderr.splitlines()) < 45
