@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from healing_mnist.batch import Batch, Output
-from healing_mnist.callbacks.figures import boards, class_names, publish, scatter, split_prefix, styled, subplots
+from healing_mnist.callbacks.figures import (
+    boards,
+    class_names,
+    first_test_row,
+    publish,
+    scatter,
+    split_prefix,
+    styled,
+    subplots,
+)
 from healing_mnist.checks import NonNegative, Positive, PositiveFloat, UserError, suggestion
 
 WIDEST = 128  # numbers of an embedding that are drawn; longer ones are first reduced to so many principal components
@@ -112,8 +121,7 @@ def choose(batch: Batch, names: Sequence[str] | None) -> dict[str, Tensor]:
 def check_attributes(trainer: L.Trainer, names: Sequence[str] | None) -> None:
     """Raise a UserError for attributes that the data does not have, before any training."""
     if names:
-        data = trainer.datamodule
-        choose(data.batch(data.test_splits[0], torch.zeros(1, dtype=torch.int64)), names)
+        choose(first_test_row(trainer), names)
 
 
 def narrow(embedding: Tensor) -> Tensor:

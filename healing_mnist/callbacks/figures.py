@@ -26,6 +26,7 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
+from healing_mnist.batch import Batch
 from healing_mnist.files import atomic_write
 
 # Ten colours that stay apart for readers with any colour vision (Petroff 2021, arXiv:2107.02270).
@@ -157,6 +158,12 @@ def some_rows(trainer: L.Trainer, split: str, limit: int, device: torch.device) 
     """Row numbers (N,) of a split, all of them or `limit` evenly spread ones: tables may be sorted."""
     count = len(trainer.datamodule.tables[split]["index"])
     return torch.linspace(0, count - 1, min(limit, count), dtype=torch.float64, device=device).round().long()
+
+
+def first_test_row(trainer: L.Trainer) -> Batch:
+    """A batch of one row, to see before any training what the data set gives."""
+    data = trainer.datamodule
+    return data.batch(data.test_splits[0], torch.zeros(1, dtype=torch.int64))
 
 
 def class_names(trainer: L.Trainer) -> list[str]:

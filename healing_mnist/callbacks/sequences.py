@@ -18,6 +18,7 @@ from healing_mnist.batch import Batch, Output
 from healing_mnist.callbacks.embeddings import check_attributes, choose
 from healing_mnist.callbacks.figures import (
     Table,
+    first_test_row,
     image_grid,
     publish,
     publish_gif,
@@ -47,9 +48,7 @@ def target_lengths(batch: Batch, task: Any) -> Tensor:
 
 
 def row_errors(batch: Batch, image: Tensor, task: Any) -> Tensor:
-    """Mean squared error of each row (B,), per pixel on [0, 1]."""
-    if batch.target.ndim == 4:
-        return (image.float() - batch.target).square().flatten(1).mean(1)
+    """Mean squared error of each row (B,), per pixel on [0, 1]; of an image its channels stand where frames do."""
     errors = (image.float() - batch.target).square().flatten(2).mean(2)
     lengths = target_lengths(batch, task)
     valid = torch.arange(errors.shape[1], device=errors.device) < lengths[:, None]
@@ -76,9 +75,9 @@ class Kept:
 
 def check_sequences(trainer: L.Trainer, callback: L.Callback) -> None:
     """Raise a UserError for a data set of single images, before any training."""
-    data = trainer.datamodule
-    if data.batch(data.test_splits[0], torch.zeros(1, dtype=torch.int64)).target.ndim != 5:
-        raise UserError(f"analysis: {type(callback).__name__} draws sequences, and {type(data).__name__} has images")
+    if first_test_row(trainer).target.ndim != 5:
+        data = type(trainer.datamodule).__name__
+        raise UserError(f"analysis: {type(callback).__name__} draws sequences, and {data} has images")
 
 
 class SequenceGrids(L.Callback):

@@ -10,7 +10,9 @@ from healing_mnist.batch import Batch, Output
 from healing_mnist.callbacks.robustness import Robustness
 from healing_mnist.checks import UserError
 from healing_mnist.data import corruptions
+from healing_mnist.tasks.classification import Classification
 from healing_mnist.tasks.next_frame import NextFrame
+from healing_mnist.tasks.reconstruction import Reconstruction
 
 
 class Dimmer(nn.Module):
@@ -70,6 +72,41 @@ def test_network_alone_in_one_figure(measure, read_csv, tmp_path):
     }
     assert {row["predictor"] for row in found} == {"network"}
     assert (tmp_path / "figures" / "robustness.png").is_file()
+
+
+class Same(nn.Module):
+    def forward(self, images):
+        return Output(image=images)
+
+
+def test_images_are_measured_too(plain_data, tmp_path, read_csv, monkeypatch):
+    def render(rows, images):
+        return Batch(color(rows, images), color(rows, images), rows["label"], rows["index"])
+
+    monkeypatch.setattr(plain_data, "render", render)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    damage = Robustness(noises=["gaussian"], intensities=2, max_intensity=0.5, max_side=0, rows=23)
+    L.Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[damage], **quiet).test(
+        Reconstruction(Same()), plain_data, verbose=False
+    )
+    images = color({"image": torch.arange(23)}, plain_data.images)
+    errors = (corruptions.gaussian(images, 0.5, torch.arange(23)) - images).double().square().mean((1, 2, 3))
+    found = {row["level"]: row for row in read_csv("robustness_gaussian")}
+    assert float(found["0.0"]["mse"]) == 0
+    assert float(found["0.5"]["mse"]) == pytest.approx(errors.mean().item(), rel=1e-5)
+    assert float(found["0.5"]["standard_error"]) == pytest.approx(errors.std().item() / 23**0.5, rel=1e-4)
+
+
+def color(rows, images):
+    """Three channels, the second and third ever darker."""
+    return torch.cat([images[rows["image"]].float() / (255 * k) for k in (1, 2, 3)], 1)
+
+
+def test_a_task_without_images_is_refused(plain_data, tmp_path):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = L.Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[Robustness()], **quiet)
+    with pytest.raises(UserError, match="Classification makes no images"):
+        trainer.test(Classification(Same(), num_classes=3), plain_data, verbose=False)
 
 
 @pytest.mark.parametrize(
