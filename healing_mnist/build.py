@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -47,7 +48,7 @@ def check(cfg: DictConfig) -> None:
             build_data(cfg)
             with torch.device("meta"):
                 task = build_task(cfg)
-            instantiate(plain(cfg.optimizer))([torch.nn.Parameter(torch.zeros(1))])  # which compares values, not types
+            _try_optimizer(plain(cfg.optimizer))
             names = task.metric_names()
             if cfg.objective not in names:
                 near = suggestion(cfg.objective, names)
@@ -60,6 +61,15 @@ def check(cfg: DictConfig) -> None:
                 raise
             found.append(str(cause))
     _refuse(found)
+
+
+def _try_optimizer(settings: dict[str, Any]) -> None:
+    """Build an optimizer of nothing, for its values are only compared by its constructor."""
+    try:
+        instantiate(settings)([torch.nn.Parameter(torch.zeros(1))])
+    except ValueError as error:  # instantiate leaves it bare: what it makes is a partial
+        blamed = [f"optimizer.{key}={value}" for key, value in settings.items() if f"{value}" in f"{error}".split()]
+        raise UserError(f"{blamed[0] if len(blamed) == 1 else 'optimizer'}: {error}") from None
 
 
 def _with_origin(problem: str, experiment: str | None) -> str:
@@ -94,14 +104,18 @@ def _refuse(problems: Sequence[str]) -> None:
 
 def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
     found = []
-    name = trainer.get("accelerator", "auto")
+    name, gpu = trainer.get("accelerator", "auto"), torch.cuda.is_available() or torch.backends.mps.is_available()
     if name not in ("auto", "gpu"):
         if name not in AcceleratorRegistry:
             found.append(f"trainer.accelerator={name}: must be one of auto, gpu, {', '.join(AcceleratorRegistry)}")
         elif not AcceleratorRegistry.get(name).is_available():
             found.append(f"trainer.accelerator={name}: there is none on this machine; use trainer=cpu")
-    elif name == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+    elif name == "gpu" and not gpu:
         found.append("trainer.accelerator=gpu: there is no GPU here, or torch cannot see it; use trainer=cpu")
+    devices, most = trainer.get("devices"), max(os.cpu_count() or 1, 2)  # two on one core: slow, but ddp can be tried
+    on_cpu = name == "cpu" or (name == "auto" and not gpu)
+    if on_cpu and isinstance(devices, int) and not 1 <= devices <= most:
+        found.append(f"trainer.devices={devices}: on a CPU each is a process; 1 to {most} on this machine")
     epochs = trainer.get("max_epochs")
     if isinstance(epochs, int) and epochs < 0:
         found.append(f"trainer.max_epochs={epochs}: must be an integer at least 0")

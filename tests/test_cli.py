@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, settings, and one clear message for each mistake."""
 
+import os
 import subprocess
 
 import pytest
@@ -45,7 +46,10 @@ def message(capsys, tmp_path):
         (["direction=up"], "direction=up: must be one of minimize, maximize"),
         (["trainer.precision=64-true"], "trainer.precision=64-true: frames are rendered in float32"),
         (["trainer.max_epochs=-3"], "trainer.max_epochs=-3: must be an integer at least 0"),
-        (["optimizer.lr=-1"], "Invalid learning rate: -1"),
+        (["optimizer.lr=-1"], "optimizer.lr=-1: Invalid learning rate: -1"),
+        (["optimizer.betas=[2,0.9]"], "optimizer: Invalid beta parameter at index 0: 2"),
+        (["trainer.devices=3"], "trainer.devices=3: on a CPU each is a process; 1 to 2 on this machine"),
+        (["trainer=ddp", "trainer.accelerator=cpu"], "trainer.devices=-1: on a CPU each is a process; 1 to 2"),
         (["model.channels=[]"], "model.channels=[]: at least one layer"),
         (["data=n6"], "AutoregressiveDigits (experiment=demo sets it, which is made for another data)"),
         (["fresh=no"], "fresh=no: must be true or false"),
@@ -63,6 +67,7 @@ def test_a_mistake_is_named_with_the_value_and_what_is_allowed(message, override
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     found = message(*overrides)
     assert expected in found
     assert "Traceback" not in found
