@@ -23,7 +23,9 @@ def explore(overrides: Sequence[str] = ()) -> Path:
     from hydra.utils import instantiate
 
     from healing_mnist.build import build_data, check_groups
+    from healing_mnist.runs import hush
 
+    hush()
     cfg = compose(["~experiment", "data=images", "analysis=data", *overrides])
     check_groups(cfg, "data", "analysis")
     place = Path(cfg.output_dir) / "data" / folder_name(settings_of(overrides))
@@ -40,4 +42,5 @@ if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
     else:
+        cli.start_logging()
         print(f"Figures: {cli.guarded(lambda: explore(sys.argv[1:]))}")

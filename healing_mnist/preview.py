@@ -47,7 +47,8 @@ def preview(overrides: Sequence[str] = (), place: Path = ROOT / "docs/figures") 
         data = build_data(compose([f"data={name}", *overrides]))
         data.setup()
         labels = data.tables["train"]["label"]
-        rows = torch.stack([(labels == label).nonzero()[0, 0] for label in range(data.num_classes)])
+        classes = labels.unique()  # of few images, perhaps not all there are
+        rows = torch.stack([(labels == label).nonzero()[0, 0] for label in classes])
         batch = data.batch("train", rows)
         none = torch.zeros(len(rows))
         angles, sides = (batch.attributes.get(key, none).tolist() for key in ("angle", "square"))
@@ -55,7 +56,7 @@ def preview(overrides: Sequence[str] = (), place: Path = ROOT / "docs/figures") 
         captions.append([_caption(angle, side) for angle, side in zip(angles, sides, strict=True)])
         table += [
             {"set": title, "class": label, "angle": round(angle, 2), "square": int(side)}
-            for label, (angle, side) in enumerate(zip(angles, sides, strict=True))
+            for label, angle, side in zip(classes.tolist(), angles, sides, strict=True)
         ]
     figure = image_grid(
         images, row_labels=list(SETS.values()), captions=captions, title="Healing MNIST images", cell=0.7

@@ -92,7 +92,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
 
 def _train(cfg: DictConfig, place: Path) -> Result | None:
     started = time.perf_counter()
-    _hush()
+    hush()
     if cfg.keep_memory and not keep_freed_memory():
         log.warning("keep_memory=true changes nothing here: the C library is not glibc")
     L.seed_everything(cfg.seed, verbose=False)
@@ -150,7 +150,7 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
             raise UserError(f"run={run}: was trained on images of {trained} (channels x height x width), not {given}")
     place.mkdir(parents=True, exist_ok=True)
     with logging_to(place / "run.log"):
-        _hush()
+        hush()
         L.seed_everything(cfg.seed, verbose=False)
         trainer = make_trainer(cfg, place)
         trainer.test(task, data, verbose=False)
@@ -290,7 +290,7 @@ def logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def _hush() -> None:
+def hush() -> None:
     """Leave out what Lightning tells everybody and what does not apply here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (

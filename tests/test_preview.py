@@ -21,6 +21,14 @@ def test_draws_a_row_for_each_set_with_its_numbers(tmp_path):
     assert touched["both"]["angle"] == touched["both"]["square"] > 0
 
 
+def test_classes_that_a_few_images_lack_are_left_out(tmp_path):
+    preview(["data.limit=12"], tmp_path)
+    rows = list(csv.DictReader((tmp_path / "healing_images.csv").open()))
+    classes = [row["class"] for row in rows if row["set"] == "plain"]
+    assert 1 < len(classes) < 10
+    assert classes == sorted(set(classes))
+
+
 def test_draws_sequences_of_each_set_with_their_numbers(tmp_path):
     picture = preview_sequences(["data.num_eval_sequences=20"], place=tmp_path, count=2)
     assert np.asarray(Image.open(picture)).std() > 20

@@ -249,10 +249,10 @@ def image_grid(
 
 
 def _channels_last(image: Tensor) -> np.ndarray:
-    """(..., C, H, W) in any range to (..., H, W, 3) in [0, 1], grey repeated."""
+    """(..., C, H, W) in any range to (..., H, W, 3) in [0, 1]; channels that are not red, green, blue as the grey of their mean."""
     image = image.detach().float().cpu().clamp(0, 1)
-    if image.shape[-3] == 1:
-        image = image.expand(*image.shape[:-3], 3, *image.shape[-2:])
+    if image.shape[-3] != 3:
+        image = image.mean(-3, keepdim=True).expand(*image.shape[:-3], 3, *image.shape[-2:])
     return torch.movedim(image, -3, -1).numpy()
 
 

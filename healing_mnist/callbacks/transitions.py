@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional as F
 
 from healing_mnist.callbacks.figures import COLORS, Table, image_grid, publish, publish_table, styled, subplots
 from healing_mnist.checks import Fraction, NonNegative, Positive
@@ -90,12 +91,13 @@ def parameters(data: Any, numbers: Tensor) -> Table:
 
 def transition_table(data: Any, found: Any, planted: Tensor) -> list[dict[str, Any]]:
     """One row a judged transition: where it is, its place on the first two components, how far out, found, planted."""
+    plane = F.pad(found.projection, (0, 1))  # of a single component, too
     return [
         {
             "sequence": number,
             "from_frame": int(before) + 1,
-            "component_1": found.projection[s, j, 0].item(),
-            "component_2": found.projection[s, j, 1].item(),
+            "component_1": plane[s, j, 0].item(),
+            "component_2": plane[s, j, 1].item(),
             "distance": found.distance[s, j].item(),
             "outlier": int(found.outlying[s, j]),
             "planted": int(planted[s, j]),
@@ -125,7 +127,7 @@ def draw_transitions(points: list[dict[str, Any]], explained: Tensor) -> Figure:
     colors = [color for _, color, _, _ in kinds.values()]
     line.hist(stacks, bins=bins, stacked=True, color=colors)
     line.set_yscale("log")
-    first, second = explained[:2].tolist()
+    first, second = F.pad(explained, (0, 1))[:2].tolist()
     plane.set(
         title=f"{len(points)} transitions of N6's training sequences",
         xlabel=f"component 1 (standard deviations; {first:.1%} of the variance)",

@@ -79,3 +79,13 @@ def test_drawing_leaves_global_style_alone():
     image_grid(torch.zeros(1, 1, 1, 4, 4))
     subplots()
     assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(("channels", "color"), [(1, (128,) * 3), (2, (64,) * 3), (3, (128, 0, 0))])
+def test_channels_that_are_no_colors_are_drawn_as_grey(channels, color):
+    image = torch.zeros(channels, 8, 8)
+    image[0] = 0.5
+    axes = image_grid([[image]]).axes[0]
+    shown = axes.images[0].get_array()
+    center = np.asarray(shown)[shown.shape[0] // 2, shown.shape[1] // 2, :3]
+    assert np.rint(center * 255).tolist() == pytest.approx(color, abs=1)

@@ -39,6 +39,16 @@ def test_transition_table_places_every_judged_transition(data):
     assert [row["outlier"] for row in rows] == (distances > 3).astype(int).tolist()
 
 
+def test_a_single_component_is_drawn_on_a_line():
+    data = AutoregressiveDigits(sequences=40, novel_sequences=8, size=18, components=1)
+    data.setup()
+    found = data.transitions()
+    rows = transitions.transition_table(data, found, data.planted(data.training_sequences()))
+    assert {row["component_2"] for row in rows} == {0}
+    plane, _ = transitions.draw_transitions(rows, found.explained).axes
+    assert plane.get_ylabel() == "component 2 (0.0%)"
+
+
 def test_scores_by_hand():
     outlying, planted = (torch.tensor(rows) > 0 for rows in ([[1, 1], [0, 0], [0, 1]], [[1, 0], [1, 0], [0, 1]]))
     of_transitions, of_sequences = transitions.scores(outlying, planted)
