@@ -249,7 +249,7 @@ def image_grid(
 
 
 def _channels_last(image: Tensor) -> np.ndarray:
-    """(..., C, H, W) in any range to (..., H, W, 3) in [0, 1]; channels that are not red, green, blue as the grey of their mean."""
+    """(..., C, H, W) in any range to (..., H, W, 3) in [0, 1]: three channels as colours, else their mean as grey."""
     image = image.detach().float().cpu().clamp(0, 1)
     if image.shape[-3] != 3:
         image = image.mean(-3, keepdim=True).expand(*image.shape[:-3], 3, *image.shape[-2:])
