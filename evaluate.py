@@ -7,12 +7,14 @@ logger apply to the settings each run was trained with. Results lie in ``FOLDER/
 import sys
 
 from healing_mnist import cli
+from healing_mnist.memory import importing
 
 
 def evaluate(arguments: list[str]) -> None:
     runs_given, overrides = cli.split_runs(arguments)
     cli.start_logging()
-    from healing_mnist import runs
+    with importing():
+        from healing_mnist import runs
 
     runs.evaluate_all(runs_given, overrides)
 

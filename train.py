@@ -3,10 +3,12 @@
 from omegaconf import DictConfig
 
 from healing_mnist import cli
+from healing_mnist.memory import importing
 
 
 def train(cfg: DictConfig) -> float | None:
-    from healing_mnist import runs  # torch and lightning are imported only when a run starts
+    with importing():  # only when a run starts: torch and lightning take seconds
+        from healing_mnist import runs
 
     result = runs.train(cfg, runs.overrides_of_this_job())
     if result is None:  # one of the processes that ddp adds

@@ -42,13 +42,14 @@ def check(cfg: DictConfig) -> None:
     """Raise one UserError that names every mistake found in the settings, before any work starts."""
     check_own(cfg)
     groups = "data", "model", "task", "optimizer", "scheduler", "callbacks", "analysis", "logger", "trainer"
-    found = [_with_origin(problem, cfg.name) for problem in _group_problems(cfg, groups)]
+    settings = _resolved(cfg)
+    found = [_with_origin(problem, cfg.name) for problem in _group_problems(settings, groups)]
     if not found:
         try:
-            build_data(cfg)
+            build_data(settings)
             with torch.device("meta"):
-                task = build_task(cfg)
-            _try_optimizer(plain(cfg.optimizer))
+                task = build_task(settings)
+            _try_optimizer(settings["optimizer"])
             names = task.metric_names()
             if cfg.objective not in names:
                 near = suggestion(cfg.objective, names)
@@ -83,13 +84,17 @@ def _with_origin(problem: str, experiment: str | None) -> str:
 
 def check_groups(cfg: DictConfig, *groups: str) -> None:
     """Raise one UserError that names every mistake in the settings of some groups, for work that builds no more."""
-    _refuse(_group_problems(cfg, groups))
+    _refuse(_group_problems(_resolved(cfg), groups))
 
 
-def _group_problems(cfg: DictConfig, groups: Sequence[str]) -> list[str]:
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
     cfg = cfg.copy()
     cfg.run_dir = cfg.run_dir or cfg.output_dir  # loggers and checkpoints want a place; which one does not matter here
-    settings, found = plain(cfg), []
+    return plain(cfg)
+
+
+def _group_problems(settings: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
+    found = []
     for group in groups:
         node = _without_notes(settings[group]) if group == "data" else settings[group] or {}
         found += problems_of(node, group, supplied=("network",) if group == "task" else ())
@@ -138,8 +143,8 @@ def _without_notes(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key not in ("image_shape", "num_classes")}
 
 
-def build_data(cfg: DictConfig) -> L.LightningDataModule:
-    return instantiate(_without_notes(plain(cfg.data)), _convert_="all")
+def build_data(cfg: DictConfig | Mapping[str, Any]) -> L.LightningDataModule:
+    return instantiate(_without_notes(plain(cfg["data"])), _convert_="all")
 
 
 def build_task(cfg: DictConfig | Mapping[str, Any]) -> Task:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from healing_mnist import cli
 from healing_mnist.config import compose, folder_name, settings_of
+from healing_mnist.memory import importing
 
 
 def explore(overrides: Sequence[str] = ()) -> Path:
@@ -19,11 +20,12 @@ def explore(overrides: Sequence[str] = ()) -> Path:
 
     Returns the folder of the figures.
     """
-    import lightning as L
-    from hydra.utils import instantiate
+    with importing():
+        import lightning as L
+        from hydra.utils import instantiate
 
-    from healing_mnist.build import build_data, check_groups
-    from healing_mnist.runs import hush
+        from healing_mnist.build import build_data, check_groups
+        from healing_mnist.runs import hush
 
     hush()
     cfg = compose(["~experiment", "data=images", "analysis=data", *overrides])

@@ -29,7 +29,6 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from healing_mnist.allocator import keep_freed_memory
 from healing_mnist.build import build_data, build_task, check, check_groups, check_own, load_task, make_trainer
 from healing_mnist.callbacks.metrics_table import MetricsTable
 from healing_mnist.checkpoints import load_state, read_checkpoint
@@ -48,6 +47,7 @@ from healing_mnist.config import (
     plain,
 )
 from healing_mnist.files import atomic_write, empty
+from healing_mnist.memory import keep_freed_memory
 from healing_mnist.tasks.base import Task
 
 log = logging.getLogger(__name__)

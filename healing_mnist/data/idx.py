@@ -6,6 +6,7 @@ import gzip
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
+from mmap import ACCESS_COPY, mmap
 from pathlib import Path
 
 import torch
@@ -73,9 +74,10 @@ def read_idx(path: Path) -> Tensor:
         UserError: it cannot be read, is no such file, or is longer or shorter than it states.
     """
     try:
-        content = path.read_bytes()
+        with open(path, "rb") as file:  # mapped for private writing: no copy, and torch warns of what is read-only
+            content = mmap(file.fileno(), 0, access=ACCESS_COPY) if path.stat().st_size else b""
         if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+            content = bytearray(gzip.decompress(content))
     except EOFError:
         raise _damaged(path, "is cut short: the compressed data end early") from None
     except (OSError, zlib.error) as error:  # BadGzipFile is an OSError
@@ -89,8 +91,7 @@ def read_idx(path: Path) -> Tensor:
     size = torch.Size(shape).numel()
     if len(content) - start != size:
         raise _damaged(path, f"states {'x'.join(map(str, shape))} = {size} values and holds {len(content) - start}")
-    # bytearray: a tensor over the immutable bytes themselves would warn that it is not writable
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[start:].view(shape)
+    return torch.frombuffer(content, dtype=torch.uint8)[start:].view(shape)
 
 
 def _shape(values: Tensor) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,9 @@ def check(
     with `fresh`, what is in their folders does not count.
     Raises one UserError with every problem there is.
     """
+    for overrides in jobs.values():  # compose what the jobs share, while the slots' imports go on
+        with suppress(Exception):  # which the checks meet again, and report
+            composer.split(overrides)
     parts = [dict(list(jobs.items())[i :: len(pool.slots)]) for i in range(len(pool.slots))]
     checks = [
         Job(f"checks {i}", partial(_check, composer, folder, objective, part, fresh), folder / f"checks-{i}.log")

@@ -54,10 +54,10 @@ class SlotLauncher(Launcher):
         self,
         jobs: Iterable[tuple[str, Sequence[str], Path]],
         pool: Pool,
+        composer: Composer,
         on_start: Callable[[Job], None] = lambda job: None,
     ) -> Iterator[Outcome]:
         """Yield outcomes as jobs end; `jobs` are (name, overrides, folder), drawn one by one as slots fall free."""
-        composer = Composer(self.context.config_loader, self.config)
         call = partial(run_one, self.context, self.task)
         made = (
             Job(name, partial(call, i, *composer.split(overrides), overrides), at / "job.log")
@@ -73,7 +73,7 @@ class SlotLauncher(Launcher):
             (str(initial_job_idx + i), list(o), base / str(initial_job_idx + i)) for i, o in enumerate(job_overrides)
         ]
         returns = {name: JobReturn(overrides=overrides, status=JobStatus.UNKNOWN) for name, overrides, _ in jobs}
-        for outcome in self.stream(jobs, pool):
+        for outcome in self.stream(jobs, pool, Composer(self.context.config_loader, self.config)):
             done = returns[outcome.job.name]
             done.status = JobStatus.COMPLETED if outcome.status == "finished" else JobStatus.FAILED
             done.return_value = outcome.value if outcome.status == "finished" else RuntimeError(outcome.message)

@@ -1,10 +1,10 @@
 """What the fork server imports once, so that no job has to: everything a training would import on its way."""
 
-import gc
 import importlib
 import pkgutil
 
 import healing_mnist
+from healing_mnist.memory import importing
 
 LATE = ("matplotlib.backends.backend_agg", "torch.utils.tensorboard", "sklearn.datasets")  # in the middle of a training
 
@@ -21,7 +21,5 @@ def import_all() -> None:
     importlib.import_module("healing_mnist.sweeps.launcher").prepare_process()
 
 
-gc.disable()  # imports make a million objects and hardly any garbage
-import_all()
-gc.freeze()  # the collector of a job leaves these objects alone, so their memory stays shared
-gc.enable()
+with importing():
+    import_all()

@@ -38,6 +38,7 @@ class PointSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         warm_up(PRELOAD)
         self.config, self.loader = config, hydra_context.config_loader
+        self.composer = Composer(self.loader, config)
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, inspect.unwrap(task_function), config)
 
     def sweep(self, arguments: list[str]) -> None:
@@ -134,10 +135,9 @@ class PointSweeper(Sweeper):
         self, settings: Settings, definition: Definition, dimensions: Sequence[points.Dimension], pool: Pool
     ) -> tuple[Iterator[str], Callable[[Run], None]]:
         """Check all jobs; return the names of those to run, and whom to tell how they ended."""
-        composer = Composer(self.loader, self.config)
         if settings.method != "tpe":
             jobs = {name: self._overrides(point, name) for name, point in definition.points.items()}
-            done = checking.check(pool, composer, self.folder, definition.objective, jobs, self.fresh)
+            done = checking.check(pool, self.composer, self.folder, definition.objective, jobs, self.fresh)
             self._begin(definition)
             return iter([name for name in definition.points if name not in done]), lambda run: None
         from healing_mnist.sweeps.search import Search, corners
@@ -146,7 +146,7 @@ class PointSweeper(Sweeper):
             target = "healing_mnist.sweeps.pruning.Pruning"
             self.fixed["callbacks.pruning"] = f"+callbacks.pruning={{_target_:{target},monitor:${{objective}}}}"
         probes = {f"probe {i}": self._overrides(point, "probe") for i, point in enumerate(corners(dimensions))}
-        checking.check(pool, composer, self.folder, definition.objective, probes)
+        checking.check(pool, self.composer, self.folder, definition.objective, probes)
         self._begin(definition)
         search = Search(self.folder, definition, dimensions, settings)
         return iter(search), search.tell
@@ -173,7 +173,7 @@ class PointSweeper(Sweeper):
     ) -> Iterator[Outcome]:
         """Run the jobs here in slots, or hand them to another launcher in lists and look into their folders."""
         if isinstance(self.launcher, SlotLauncher):
-            yield from self.launcher.stream(jobs, pool, on_start)
+            yield from self.launcher.stream(jobs, pool, self.composer, on_start)
             return
         number = 0
         while listed := list(islice(jobs, batch)):

@@ -1,10 +1,15 @@
+import gc
 import subprocess
 import sys
+
+import pytest
+
+from healing_mnist.memory import importing
 
 SCRIPT = """
 import resource, sys
 import torch
-from healing_mnist.allocator import keep_freed_memory
+from healing_mnist.memory import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
@@ -24,3 +29,15 @@ def faults(how):
 
 def test_kept_memory_is_used_again_without_page_faults():
     assert faults("keep") < faults("give back") / 10
+
+
+def test_the_garbage_collector_rests_during_imports_and_leaves_them_alone_afterwards():
+    before = gc.get_freeze_count()
+    with pytest.raises(ModuleNotFoundError), importing():
+        assert not gc.isenabled()
+        raise ModuleNotFoundError
+    try:
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > before + 1000  # all there is, or pytest were not here
+    finally:
+        gc.unfreeze()
