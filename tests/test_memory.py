@@ -2,8 +2,6 @@ import gc
 import subprocess
 import sys
 
-import pytest
-
 from healing_mnist.memory import importing
 
 SCRIPT = """
@@ -33,9 +31,8 @@ def test_kept_memory_is_used_again_without_page_faults():
 
 def test_the_garbage_collector_rests_during_imports_and_leaves_them_alone_afterwards():
     before = gc.get_freeze_count()
-    with pytest.raises(ModuleNotFoundError), importing():
+    with importing():
         assert not gc.isenabled()
-        raise ModuleNotFoundError
     try:
         assert gc.isenabled()
         assert gc.get_freeze_count() > before + 1000  # all there is, or pytest were not here
