@@ -27,24 +27,25 @@ class Composer:
     def __init__(self, loader: ConfigLoader, master: DictConfig):
         self.loader, self.master = loader, master
         self._parser = OverridesParser.create(loader)
-        self._parsed: dict[str, Override] = {}
+        self._parsed: dict[str, tuple[Override, bool]] = {}
         self._shared: dict[tuple[str, ...], DictConfig] = {}
 
     def split(self, overrides: Sequence[str]) -> tuple[DictConfig, list[Override]]:
         """A configuration to copy, and the values to put into it."""
         parsed = [self._parse(override) for override in overrides]
-        values = [override for override in parsed if self._is_value(override)]
-        chosen = tuple(override.input_line for override in parsed if override not in values)
+        values = [override for override, is_value in parsed if is_value]
+        chosen = tuple(override.input_line for override, is_value in parsed if not is_value)
         if chosen not in self._shared:
             self._shared[chosen] = self.loader.load_sweep_config(self.master, list(chosen))
         return self._shared[chosen], values
 
-    def _parse(self, override: str) -> Override:
+    def _parse(self, override: str) -> tuple[Override, bool]:
         if len(self._parsed) > 1000:  # most are in every job, the names of folders in one each
             self._parsed.clear()
         if override not in self._parsed:
-            self._parsed[override] = self._parser.parse_override(override)
-            self._parsed[override].config_loader = None  # only needed to look up what a glob stands for
+            parsed = self._parser.parse_override(override)
+            parsed.config_loader = None  # only needed to look up what a glob stands for
+            self._parsed[override] = parsed, self._is_value(parsed)
         return self._parsed[override]
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
