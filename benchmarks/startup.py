@@ -27,9 +27,11 @@ import sys, time
 asked, folder = float(sys.argv[1]), sys.argv[2]
 def passed(what): print(f"{what}\\t{time.time() - asked:.3f}", flush=True)
 passed("interpreter")
-import torch; passed("import torch")
-import lightning; passed("import lightning")
-from healing_mnist import build, config, runs; passed("import the rest")
+from healing_mnist.memory import importing
+with importing():
+    import torch; passed("import torch")
+    import lightning; passed("import lightning")
+    from healing_mnist import build, config, runs; passed("import the rest")
 cfg = config.compose(["experiment=joint", "trainer=cpu", "analysis=none", f"output_dir={folder}"]); passed("compose")
 build.check(cfg); passed("check")
 data = build.build_data(cfg); data.setup(); passed("data")
