@@ -22,7 +22,6 @@ from healing_mnist.files import empty
 from healing_mnist.sweeps import checking, points
 from healing_mnist.sweeps.composing import Composer
 from healing_mnist.sweeps.definition import FILE, Definition, Settings, default_folder, job_name, only_one, settings_of
-from healing_mnist.sweeps.display import Display
 from healing_mnist.sweeps.launcher import SlotLauncher
 from healing_mnist.sweeps.pool import PRELOAD, Job, Outcome, Pool, warm_up
 from healing_mnist.sweeps.results import Results, Run
@@ -110,6 +109,8 @@ class PointSweeper(Sweeper):
         return default_folder(self.config.output_dir, definition.name, self.said)
 
     def _run(self, settings: Settings, definition: Definition, dimensions: Sequence[points.Dimension]) -> None:
+        from healing_mnist.sweeps.display import Display  # brings in rich, which no single run needs
+
         total = settings.trials if settings.method == "tpe" else len(definition.points)
         pool = self._pool(total)
         waiting, tell = self._source(settings, definition, dimensions, pool)
