@@ -43,12 +43,19 @@ def main(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
 def help_text(config_name: str, overrides: Sequence[str]) -> str:
     """Groups with their options, and every setting with its value; Hydra's own help takes a second longer."""
-    script = Path(sys.argv[0]).name
+    config, script = compose(overrides, config_name), Path(sys.argv[0]).name
     groups = {}
     for path in sorted(CONF.rglob("*.yaml")):
         group = path.parent.relative_to(CONF).as_posix()
         if group not in (".", "study") and not group.startswith("hydra/"):
             groups.setdefault(group, []).append(path.stem)
+    sweeps: list[str] = []
+    if config.get("sweep"):
+        launchers = {path.stem: path for path in sorted((CONF / "hydra/launcher").glob("*.yaml"))}
+        chosen = next((o.split("=", 1)[1] for o in overrides if o.startswith("hydra/launcher=")), "slots")
+        sweeps = [f"Where the jobs run, each overridden with hydra.launcher.KEY=VALUE (hydra/launcher={chosen}):\n"]
+        sweeps += [launchers[chosen].read_text()]
+        groups["hydra/launcher"] = list(launchers)
     listed = [f"{group}: {', '.join(options)}" for group, options in groups.items()]
     return "\n".join(
         [
@@ -56,7 +63,8 @@ def help_text(config_name: str, overrides: Sequence[str]) -> str:
             "\nGroups, each exchanged as a whole with GROUP=OPTION; options with -m are swept:\n",
             *(textwrap.fill(line, 110, initial_indent="  ", subsequent_indent="    ") for line in listed),
             "\nSettings, each overridden with KEY=VALUE:\n",
-            OmegaConf.to_yaml(compose(overrides, config_name)),
+            OmegaConf.to_yaml(config),
+            *sweeps,
             "Also: -m (sweep), --cfg job, --info defaults-tree, -sc install=bash (tab completion), --hydra-help",
         ]
     )

@@ -138,8 +138,6 @@ def test_questions_are_answered_without_importing_torch(arguments, command, tmp_
 
 
 def test_tab_completion_offers_experiments(command, tmp_path):
-    import os
-
     line = "train.py experiment=jo"
     environment = os.environ | {"COMP_LINE": line, "COMP_POINT": str(len(line))}
     done = ask(command("train.py", "-sc", "query=bash"), tmp_path, env=environment)
@@ -177,3 +175,14 @@ def test_scripts_start_in_a_folder_that_is_not_the_repository(command, tmp_path)
     done = ask(command("evaluate.py"), tmp_path)
     assert done.returncode == 1
     assert "say which run to measure" in done.stderr
+
+
+def test_help_of_a_sweep_lists_what_a_sweep_and_its_launcher_may_set(command, tmp_path):
+    done = ask(command("sweep.py", "--help"), tmp_path)
+    assert done.returncode == 0, done.stderr
+    for line in ("  trials: 50", "slots_per_device: null #", "  hydra/launcher: ray, slots, submitit_slurm"):
+        assert line in done.stdout
+    wrong = ask(command("sweep.py", "--help", "hydra/launcher=rai"), tmp_path)
+    assert wrong.returncode == 1
+    assert "did you mean 'ray'?" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
