@@ -105,7 +105,8 @@ def _train(cfg: DictConfig, place: Path) -> Result | None:
     trainer.fit(task, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    chosen = _best_epoch(trainer, cfg)
+    table = _metrics_table(trainer)
+    chosen = table.best_row(cfg.objective, cfg.direction)
     if trainer.world_size > 1:
         # Each test row once, in one process: a distributed sampler would count the rows that pad its last batch.
         torch.distributed.destroy_process_group()
@@ -117,7 +118,7 @@ def _train(cfg: DictConfig, place: Path) -> Result | None:
         task.load_state_dict(read_checkpoint(best)["state_dict"])
     trainer.test(task, data, verbose=False)
     result = _measured(trainer, place, chosen, cfg.objective)
-    _write_environment(place, seconds=time.perf_counter() - started)
+    _write_environment(place, seconds=table.seconds_before + time.perf_counter() - started)
     _log_hparams(trainer, cfg, result)
     atomic_write(place / "metrics.json", json.dumps(_as_json(result), indent=2) + "\n")
     return result
@@ -309,10 +310,9 @@ def overrides_of_this_job() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
-def _best_epoch(trainer: L.Trainer, cfg: DictConfig) -> dict[str, float]:
-    """The row of metrics.csv whose epoch validation prefers; {} without that table."""
-    tables = [callback for callback in trainer.callbacks if isinstance(callback, MetricsTable)]
-    return tables[0].best_row(cfg.objective, cfg.direction) if tables else {}
+def _metrics_table(trainer: L.Trainer) -> MetricsTable:
+    """The one of the trainer; an empty one where it has none."""
+    return next((callback for callback in trainer.callbacks if isinstance(callback, MetricsTable)), MetricsTable())
 
 
 def _measured(trainer: L.Trainer, place: Path, best: dict[str, float], objective: str) -> Result:

@@ -86,6 +86,7 @@ def test_a_run_stopped_after_any_epoch_ends_as_if_never_stopped(train, fast, mon
             if trainer.current_epoch == stop:
                 raise Killed
             original(self, trainer, module)
+            self._begun -= 1000  # as if the epoch before had taken so many seconds
 
         monkeypatch.setattr(MetricsTable, "on_train_epoch_start", die)
         with pytest.raises(Killed):
@@ -95,6 +96,8 @@ def test_a_run_stopped_after_any_epoch_ends_as_if_never_stopped(train, fast, mon
         resumed = train(*options)
         assert (resumed.folder / "metrics.json").read_bytes() == expected
         assert (resumed.folder / "metrics.csv").read_bytes() == table
+        spent = json.loads((resumed.folder / "environment.json").read_text())["seconds"]
+        assert 0 < spent - 1000 * stop < 1000, "the epochs before the stop count, too"
 
 
 def test_kill_9_and_the_same_command_again(train, fast, command, tmp_path):

@@ -20,14 +20,18 @@ log = logging.getLogger(__name__)
 class MetricsTable(Callback):
     """One row of metrics per epoch, in ``<run>/metrics.csv`` and in the log.
 
-    The rows travel in the checkpoint, so that the table of a resumed run is that of one never stopped. Seconds are left
-    to the log: they would make two equal runs differ.
+    The rows travel in the checkpoint, so that the table of a resumed run is that of one never stopped. So do the
+    seconds trained so far; in the table they would make two equal runs differ.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self._started = 0.0
+        self.seconds_before = 0.0  # that earlier processes trained
+        self._begun = self._started = 0.0
         self._validated = False  # in this epoch; Lightning goes on showing what it measured in an earlier one
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begun = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._started, self._validated = time.perf_counter(), False
@@ -62,7 +66,7 @@ class MetricsTable(Callback):
         return dict(choose(rows, key=lambda row: row[metric])) if rows else {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "seconds": self.seconds_before + time.perf_counter() - self._begun}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = state_dict["rows"]
+        self.rows, self.seconds_before = state_dict["rows"], state_dict["seconds"]
