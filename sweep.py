@@ -12,8 +12,12 @@ from healing_mnist.sweeps.pool import PRELOAD, warm_up
 def main() -> None:
     arguments = sys.argv[1:]
     asked = dict(argument.split("=", 1) for argument in arguments if argument.startswith(("summarize=", "study=")))
-    if {"-h", "--help"} & set(arguments) and not any(argument.startswith("sweep=") for argument in arguments):
-        sys.argv.append("sweep=base")  # whose settings are those of every sweep
+    if {"-h", "--help"} & set(arguments):
+        if asked:
+            print(__doc__)
+            return
+        if not any(argument.startswith("sweep=") for argument in arguments):
+            sys.argv.append("sweep=base")  # whose settings are those of every sweep
     if not asked and not any(argument.startswith("-") for argument in arguments):  # no --help, no --cfg
         sys.argv.append("--multirun")
         warm_up(PRELOAD)  # torch and lightning are imported beside what follows

@@ -34,6 +34,9 @@ OWN = {  # the settings of a run that belong to none of the groups
 
 def check_own(cfg: DictConfig) -> None:
     """Raise one UserError that names every mistake in the settings that belong to no group."""
+    if cfg.get("sweep"):
+        name = HydraConfig.get().runtime.choices.get("sweep") if HydraConfig.initialized() else "..."
+        raise UserError(f"sweep={name}: makes many runs of one; say `python sweep.py sweep={name}`, or add -m")
     own = {key: (cfg[key], mismatch(cfg[key], hint)) for key, hint in OWN.items()}
     _refuse([f"{key}={value}: must be {allowed}" for key, (value, allowed) in own.items() if allowed])
 
@@ -68,7 +71,7 @@ def _try_optimizer(settings: dict[str, Any]) -> None:
     """Build an optimizer of nothing, for its values are only compared by its constructor."""
     try:
         instantiate(settings)([torch.nn.Parameter(torch.zeros(1))])
-    except ValueError as error:  # instantiate leaves it bare: what it makes is a partial
+    except (ValueError, RuntimeError) as error:  # instantiate leaves it bare: what it makes is a partial
         blamed = [f"optimizer.{key}={value}" for key, value in settings.items() if f"{value}" in f"{error}".split()]
         raise UserError(f"{blamed[0] if len(blamed) == 1 else 'optimizer'}: {error}") from None
 
@@ -108,6 +111,27 @@ def _refuse(problems: Sequence[str]) -> None:
 
 
 def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
+    in_sweep = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+    launcher = HydraConfig.get().launcher["_target_"] if in_sweep else ""
+    on_cluster = in_sweep and not launcher.endswith((".SlotLauncher", ".BasicLauncher"))
+    found = [] if on_cluster else _device_problems(trainer)  # only the nodes know what they have
+    epochs = trainer.get("max_epochs")
+    if isinstance(epochs, int) and epochs < 0:
+        found.append(f"trainer.max_epochs={epochs}: must be an integer at least 0")
+    precision = str(trainer.get("precision", "32-true"))
+    if not precision.startswith("32") and "mixed" not in precision:
+        found.append(
+            f"trainer.precision={precision}: frames are rendered in float32; use 32-true, bf16-mixed or 16-mixed"
+        )
+    if in_sweep and str(trainer.get("strategy", "auto")).startswith(("ddp", "fsdp")):
+        found.append(
+            f"trainer.strategy={trainer['strategy']}: would start the whole sweep anew in each of its processes; "
+            "in a sweep give every job one device"
+        )
+    return found
+
+
+def _device_problems(trainer: Mapping[str, Any]) -> list[str]:
     found = []
     name, gpu = trainer.get("accelerator", "auto"), torch.cuda.is_available() or torch.backends.mps.is_available()
     if name not in ("auto", "gpu"):
@@ -121,20 +145,6 @@ def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
     on_cpu = name == "cpu" or (name == "auto" and not gpu)
     if on_cpu and isinstance(devices, int) and not 1 <= devices <= most:
         found.append(f"trainer.devices={devices}: on a CPU each is a process; 1 to {most} on this machine")
-    epochs = trainer.get("max_epochs")
-    if isinstance(epochs, int) and epochs < 0:
-        found.append(f"trainer.max_epochs={epochs}: must be an integer at least 0")
-    precision = str(trainer.get("precision", "32-true"))
-    if not precision.startswith("32") and "mixed" not in precision:
-        found.append(
-            f"trainer.precision={precision}: frames are rendered in float32; use 32-true, bf16-mixed or 16-mixed"
-        )
-    in_sweep = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
-    if in_sweep and str(trainer.get("strategy", "auto")).startswith(("ddp", "fsdp")):
-        found.append(
-            f"trainer.strategy={trainer['strategy']}: would start the whole sweep anew in each of its processes; "
-            "in a sweep give every job one device"
-        )
     return found
 
 

@@ -54,7 +54,7 @@ def help_text(config_name: str, overrides: Sequence[str]) -> str:
         launchers = {path.stem: path for path in sorted((CONF / "hydra/launcher").glob("*.yaml"))}
         chosen = next((o.split("=", 1)[1] for o in overrides if o.startswith("hydra/launcher=")), "slots")
         sweeps = [f"Where the jobs run, each overridden with hydra.launcher.KEY=VALUE (hydra/launcher={chosen}):\n"]
-        sweeps += [launchers[chosen].read_text()]
+        sweeps += [launchers[chosen].read_text() if chosen in launchers else "(one of Hydra's own)\n"]
         groups["hydra/launcher"] = list(launchers)
     listed = [f"{group}: {', '.join(options)}" for group, options in groups.items()]
     return "\n".join(

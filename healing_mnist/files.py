@@ -25,17 +25,22 @@ def atomic_write(path: Path, content: str | bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def empty(place: Path, proof: str, setting: str) -> None:
-    """Delete what is in a folder, for ``fresh=true``.
+def may_be_emptied(place: Path, proof: str, setting: str) -> set[str]:
+    """Names of what ``fresh=true`` deletes in a folder.
 
     Raises UserError where `proof`, the file that marks the folder as ours, is missing beside other files.
     """
-    found = {path.name for path in place.iterdir()} - KEPT
+    found = {path.name for path in place.iterdir()} - KEPT if place.exists() else set()
     if found and proof not in found:
         raise UserError(
             f"{setting}={place}: fresh=true would delete what is there, but it holds no {proof}. "
             "Choose another folder, or empty it yourself."
         )
-    for name in found:
+    return found
+
+
+def empty(place: Path, proof: str, setting: str) -> None:
+    """Delete what is in a folder, for ``fresh=true``; refused as `may_be_emptied` says."""
+    for name in may_be_emptied(place, proof, setting):
         path = place / name
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

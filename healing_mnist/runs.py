@@ -46,11 +46,25 @@ from healing_mnist.config import (
     key_of,
     plain,
 )
-from healing_mnist.files import atomic_write, empty
+from healing_mnist.files import atomic_write, empty, may_be_emptied
 from healing_mnist.memory import keep_freed_memory
 from healing_mnist.tasks.base import Task
 
 log = logging.getLogger(__name__)
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+# Of the code that is running, whatever is committed while it does.
+COMMIT, CHANGES = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
 
 
 @dataclass
@@ -79,9 +93,11 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
         if not leader:
             return _train(cfg, place)
         check(cfg)  # before anything is left on the disk, or deleted
-        if cfg.fresh and place.exists():
-            empty(place, "config.yaml", "run_dir")
+        if cfg.fresh:
+            may_be_emptied(place, "config.yaml", "run_dir")
     with locked(place):
+        if cfg.fresh:  # not before: another process may be at work there
+            empty(place, "config.yaml", "run_dir")
         _claim(place, plain(cfg), overrides)
         if (found := finished(place)) is not None:
             log.info("already finished, nothing to do: %s", place)
@@ -108,11 +124,10 @@ def _train(cfg: DictConfig, place: Path) -> Result | None:
     table = _metrics_table(trainer)
     chosen = table.best_row(cfg.objective, cfg.direction)
     if trainer.world_size > 1:
-        # Each test row once, in one process: a distributed sampler would count the rows that pad its last batch.
         torch.distributed.destroy_process_group()
         if trainer.global_rank > 0:
             return None
-        trainer = make_trainer(cfg, place, devices=1, strategy="auto", num_nodes=1)
+        trainer = _single_trainer(cfg, place)
     best = place / "checkpoints" / "best.ckpt"
     if best.exists():
         task.load_state_dict(read_checkpoint(best)["state_dict"])
@@ -122,6 +137,13 @@ def _train(cfg: DictConfig, place: Path) -> Result | None:
     _log_hparams(trainer, cfg, result)
     atomic_write(place / "metrics.json", json.dumps(_as_json(result), indent=2) + "\n")
     return result
+
+
+def _single_trainer(cfg: DictConfig, place: Path) -> L.Trainer:
+    """One that tests each row once, in one process: a distributed sampler counts the rows that pad its last batch."""
+    devices = plain(cfg.trainer.devices)
+    first = devices[:1] if isinstance(devices, list) else 1
+    return make_trainer(cfg, place, devices=first, strategy="auto", num_nodes=1)
 
 
 def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
@@ -136,10 +158,7 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
         group = key_of(override).split(".")[0].split("/")[0].split("@")[0]
         if group not in ("data", "analysis", "trainer", "callbacks", "logger", "seed"):
             raise UserError(f"{override}: an evaluation cannot change this; allowed: data, analysis, trainer, logger")
-    # What was said of a group that decides nothing holds no longer where another option of it is named.
-    named = tuple(f"{key_of(override)}." for override in overrides)
-    saved = [o for o in OmegaConf.load(run / "overrides.yaml") if not (incidental(o) and key_of(o).startswith(named))]
-    cfg = compose([*saved, *overrides])
+    cfg = _composed_again(run, overrides)
     place = run / evaluation_name(overrides)
     OmegaConf.update(cfg, "run_dir", str(place))
     check_groups(cfg, "data", "callbacks", "analysis", "logger", "trainer")
@@ -153,11 +172,19 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
     with logging_to(place / "run.log"):
         hush()
         L.seed_everything(cfg.seed, verbose=False)
-        trainer = make_trainer(cfg, place)
+        trainer = _single_trainer(cfg, place)
         trainer.test(task, data, verbose=False)
         result = _measured(trainer, place, {}, cfg.objective)
     atomic_write(place / "metrics.json", json.dumps(_as_json(result), indent=2) + "\n")
     return result
+
+
+def _composed_again(run: Path, overrides: Sequence[str]) -> DictConfig:
+    """The settings of a run with other words said last."""
+    # What was said of a group that decides nothing holds no longer where another option of it is named.
+    named = tuple(f"{key_of(override)}." for override in overrides)
+    saved = [o for o in OmegaConf.load(run / "overrides.yaml") if not (incidental(o) and key_of(o).startswith(named))]
+    return compose([*saved, *overrides])
 
 
 def evaluate_all(runs: Sequence[Path], overrides: Sequence[str] = ()) -> list[Result]:
@@ -175,7 +202,7 @@ def compare(runs: Sequence[Path], overrides: Sequence[str] = ()) -> Path | None:
     from healing_mnist.callbacks.figures import save
     from healing_mnist.callbacks.side_by_side import side_by_side
 
-    first, *others = [compose([*OmegaConf.load(run / "overrides.yaml"), *overrides]) for run in runs]
+    first, *others = [_composed_again(run, overrides) for run in runs]
     changed = {key for cfg in others for key in difference({"data": plain(first.data)}, {"data": plain(cfg.data)})}
     if changed:
         log.info("not drawn side by side, the runs differ in %s", ", ".join(sorted(changed)))
@@ -335,8 +362,8 @@ def _write_environment(place: Path, seconds: float) -> None:
     cuda = torch.cuda.is_available()
     environment = {
         "seconds": round(seconds, 2),
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain")),
+        "commit": COMMIT,
+        "uncommitted_changes": None if CHANGES is None else bool(CHANGES),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
         "machine": {
@@ -357,16 +384,6 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def _log_hparams(trainer: L.Trainer, cfg: DictConfig, result: Result) -> None:

@@ -53,6 +53,8 @@ def message(capsys, tmp_path):
         (["model.channels=[]"], "model.channels=[]: at least one layer"),
         (["data=n6"], "AutoregressiveDigits (experiment=demo sets it, which is made for another data)"),
         (["fresh=no"], "fresh=no: must be true or false"),
+        (["sweep=loss_weight"], "makes many runs of one; say `python sweep.py sweep="),
+        (["+optimizer.foreach=true"], "optimizer: `fused` and `foreach`"),
         (["output_dir=null"], "output_dir=None: must be a text"),
         (["seed=-1"], "seed=-1: must be an integer at least 0"),
         (["trainer=gpu"], "trainer.accelerator=gpu: there is no GPU here"),
@@ -186,3 +188,6 @@ def test_help_of_a_sweep_lists_what_a_sweep_and_its_launcher_may_set(command, tm
     assert wrong.returncode == 1
     assert "did you mean 'ray'?" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+    study = ask(command("sweep.py", "study=reports", "--help"), tmp_path)
+    assert study.returncode == 0
+    assert study.stdout.startswith("Many runs of train.py")

@@ -298,6 +298,38 @@ def test_runs_side_by_side_keep_their_own_names(train, fast):
     assert header[2:] == [f"mse {run.parent.name} {run.name}" for run in found[:3]]
 
 
+def test_runs_are_drawn_side_by_side_without_the_analyses_they_were_trained_with(train, fast):
+    said = [o for o in fast if not o.startswith("analysis=")] + ["analysis.embeddings.points=50"]
+    found = [train("experiment=autoencoder", f"model.latent_dim={size}", *said).folder for size in (4, 5)]
+    assert runs.compare(found, ["analysis=none"])
+
+
+def test_an_evaluation_is_one_process_however_many_trained(train, fast, monkeypatch):
+    folder = train("experiment=autoencoder", *fast).folder
+    said, asked = folder / "overrides.yaml", []
+    said.write_text(said.read_text() + "- trainer.strategy=ddp\n- trainer.devices=2\n")
+    original = runs.make_trainer
+    monkeypatch.setattr(
+        runs, "make_trainer", lambda *given, **changes: asked.append(changes) or original(*given, **changes)
+    )
+    assert runs.evaluate(folder).metrics == runs.finished(folder).metrics
+    assert asked == [{"devices": 1, "strategy": "auto", "num_nodes": 1}]
+
+
+def test_fresh_waits_for_whoever_is_at_work_in_the_folder(train, fast, monkeypatch):
+    folder = train("experiment=autoencoder", *fast).folder
+    original, there = runs.locked, []
+
+    def locked(place):
+        there.append((place / "metrics.json").exists())
+        return original(place)
+
+    monkeypatch.setattr(runs, "locked", locked)
+    train("experiment=autoencoder", "fresh=true", *fast)
+    assert there == [True], "deleted before the folder was locked"
+    assert (folder / "metrics.json").exists()
+
+
 def test_sequences_are_drawn_side_by_side(train, fast):
     data = ["data.num_sequences=40", "data.num_eval_sequences=20", "pretrained=none", "model.encoder.freeze=false"]
     found = [train("experiment=cnn_lstm", *fast, *data, f"model.hidden_size={size}").folder for size in (4, 5)]

@@ -14,6 +14,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from healing_mnist.checks import NonNegative, Positive, PositiveFloat
 from healing_mnist.sweeps.composing import Composer, filled
 from healing_mnist.sweeps.pool import PRELOAD, Job, Outcome, Pool
 from healing_mnist.sweeps.slots import describe, make_slots
@@ -29,13 +30,13 @@ class SlotLauncher(Launcher):
 
     def __init__(
         self,
-        devices: str | Sequence[int | str] = "auto",
-        slots_per_device: int | None = None,
-        retries: int = 0,
-        timeout: float | None = None,
+        devices: str | int | Sequence[int | str] = "auto",
+        slots_per_device: Positive | None = None,
+        retries: NonNegative = 0,
+        timeout: PositiveFloat | None = None,
         fail_fast: bool = False,
     ):
-        self.devices = devices if isinstance(devices, (str, int)) else list(devices)
+        self.devices = [devices] if isinstance(devices, int) else devices if isinstance(devices, str) else list(devices)
         self.slots_per_device = slots_per_device
         self.options = {"retries": retries, "timeout": timeout, "fail_fast": fail_fast}
 

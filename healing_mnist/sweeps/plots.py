@@ -107,7 +107,7 @@ def trade_off(results: Results) -> Figure | None:
     if len(metrics) < 2:
         return None
     across, up = metrics[0], next((name for name in metrics[1:] if name.endswith("accuracy")), metrics[1])
-    settings = [s for s in results.settings() if s.mean(across) is not None]
+    settings = [s for s in results.settings() if s.mean(across) is not None and s.mean(up) is not None]
     wrong = up.endswith("accuracy")
     heights = [1 - setting.mean(up) if wrong else setting.mean(up) for setting in settings]
     few = len(settings) <= len(COLORS)

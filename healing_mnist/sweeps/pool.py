@@ -24,6 +24,7 @@ from healing_mnist.checks import UserError
 from healing_mnist.sweeps.slots import Slot
 
 PRELOAD = ("healing_mnist.sweeps.preload",)  # for jobs that train
+NOTHING = False, "", False  # of a job that says nothing before it ends
 GRACE = 5.0  # seconds between asking a job to end and killing it
 
 
@@ -57,6 +58,7 @@ class _Running:
     result: connection.Connection
     started: float
     deadline: float
+    sent: tuple[bool, Any, bool] | None = None  # whether the call returned, what, and whether trying again is pointless
 
 
 class Pool:
@@ -116,20 +118,24 @@ class Pool:
 
     def _ended(self, running: list[_Running]) -> list[_Running]:
         """Wait until at least one job has ended or has used up its time."""
-        left = min(task.deadline for task in running) - time.monotonic()
-        ready = connection.wait([task.process.sentinel for task in running], None if left > 1e6 else max(left, 0))
-        now = time.monotonic()
-        return [task for task in running if task.process.sentinel in ready or now >= task.deadline]
+        while True:
+            left = min(task.deadline for task in running) - time.monotonic()
+            # A job cannot end before what it returns is received, if that is more than a pipe holds.
+            waited = [task.process.sentinel for task in running] + [task.result for task in running if not task.sent]
+            ready = connection.wait(waited, None if left > 1e6 else max(left, 0))
+            for task in running:
+                if task.result in ready:
+                    task.sent = _receive(task.result)
+            now = time.monotonic()
+            if ended := [task for task in running if task.process.sentinel in ready or now >= task.deadline]:
+                return ended
 
     def _collect(self, task: _Running) -> tuple[Outcome, bool]:
         """The outcome of a job that ended or must end, and whether trying again is pointless."""
         timed_out = task.process.is_alive()
         _stop([task], grace=GRACE if timed_out else 0)
         seconds = time.monotonic() - task.started
-        try:
-            ok, value, final = task.result.recv() if task.result.poll() else (False, "", False)
-        except EOFError:
-            ok, value, final = False, "", False
+        ok, value, final = task.sent or (_receive(task.result) if task.result.poll() else NOTHING)
         task.result.close()
         code = task.process.exitcode
         task.process.close()
@@ -154,6 +160,13 @@ def tail(log: Path, lines: int = 12) -> str:
     with open(log, "rb") as file:
         file.seek(max(0, os.path.getsize(log) - 4096))
         return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+
+
+def _receive(result: connection.Connection) -> tuple[bool, Any, bool]:
+    try:
+        return result.recv()
+    except (EOFError, OSError):  # it died before it had said anything, or all of it
+        return NOTHING
 
 
 def _next(waiting: Iterator[Job]) -> tuple[Job, int] | None:

@@ -14,7 +14,7 @@ import yaml
 
 from healing_mnist.config import compose, difference, plain
 from healing_mnist.sweeps.definition import LOADER, Definition
-from healing_mnist.sweeps.points import SEED
+from healing_mnist.sweeps.points import SEED, value_of
 
 State = Literal["finished", "collapsed", "pruned", "failed", "unfinished"]
 
@@ -70,7 +70,8 @@ class Results:
         self.folder, self.definition, self.evaluation = folder, definition, evaluation
         runs = {name: self._read(name) for name in definition.points}
         wanted = {key: str(value) for key, value in (where or {}).items()}
-        shared = dict(override.split("=", 1) for override in definition.fixed if "=" in override)
+        fixed = (override.split("=", 1) for override in definition.fixed if "=" in override)
+        shared = {key: value_of(value) for key, value in fixed}
         self.runs = {
             name: run
             for name, run in runs.items()

@@ -180,9 +180,12 @@ def run(arguments: Sequence[str]) -> None:
             (files that are here already), and overrides for every sweep.
 
     Raises:
-        UserError: an unknown study or part; a part failed (the others are run all the same).
+        UserError: an unknown study or part; something that is no KEY=VALUE; a part failed (the others are run all the
+            same).
     """
-    options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    if unknown := [argument for argument in arguments if "=" not in argument or argument.startswith(("-", "~"))]:
+        raise UserError(f"{', '.join(unknown)}: a study takes KEY=VALUE only; python sweep.py study=NAME --help")
+    options = dict(argument.split("=", 1) for argument in arguments)
     own = {key: options.pop(key) for key in OPTIONS if key in options}
     for key in ("small", "run"):
         if own.get(key, "true") not in ("true", "false"):
@@ -222,8 +225,11 @@ def _swept(setup: Setup, part: Part) -> bool:
 def _evaluated(setup: Setup, part: Part) -> bool:
     """Measure the part's runs again where they have not been."""
     results = setup.results(part)
-    if results is None or not part.evaluate:
-        return results is not None
+    if results is None or not results.runs:
+        log.warning("%s: there are no runs %s", part.name, f"with {part.where}" if part.where else "yet")
+        return False
+    if not part.evaluate:
+        return True
     places = [results.folder / name for name in results.runs if (results.folder / name / "metrics.json").exists()]
     waiting = [place for place in places if not (place / results.evaluation / "metrics.json").exists()]
     again = [*setup.evaluation(part), *setup.machine(part)]

@@ -35,13 +35,16 @@ class Reporter:
         tables.write(results)
         # In a job's process: the plots need libraries that this process never imports.
         job = Job("summary", partial(draw, results.folder), results.folder / "summary.log")
+        drawn = True
         for outcome in self.pool.run([job]):
             if outcome.status == "failed":
                 log.warning("the plots failed: %s\n%s", outcome.message, tail(job.log))
+                drawn = False
             else:
                 job.log.unlink()
         print(tables.markdown(results), end="")
-        log.info("tables, plots and page: %s", results.folder / "index.html")
+        made = "tables, plots and page: %s" if drawn else "tables, without plots and page: %s"
+        log.info(made, results.folder / ("index.html" if drawn else "table.md"))
         failed = [run for run in results.runs.values() if run.state in ("failed", "unfinished")]
         if failed:
             lines = [f"{len(failed)} of {len(results.runs)} jobs are not finished:"]

@@ -16,8 +16,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from healing_mnist.checks import UserError
-from healing_mnist.config import as_override, incidental
+from healing_mnist.checks import UserError, problems_of
+from healing_mnist.config import as_override, incidental, plain
 from healing_mnist.files import empty
 from healing_mnist.sweeps import checking, points
 from healing_mnist.sweeps.composing import Composer
@@ -36,6 +36,9 @@ class PointSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         warm_up(PRELOAD)
+        launcher = plain(config.hydra.launcher)
+        if launcher["_target_"].startswith("healing_mnist.") and (found := problems_of(launcher, "hydra.launcher")):
+            raise UserError("\n  ".join(["settings of the launcher:", *found]))
         self.config, self.loader = config, hydra_context.config_loader
         self.composer = Composer(self.loader, config)
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, inspect.unwrap(task_function), config)
@@ -118,9 +121,10 @@ class PointSweeper(Sweeper):
         where = describe(pool.slots) if isinstance(self.launcher, SlotLauncher) else type(self.launcher).__name__
         log.info("%d of %d jobs to run, %s, in %s", total - results.done, total, where, self.folder)
         jobs = ((name, self._overrides(definition.points[name], name), self.folder / name) for name in waiting)
+        batch = settings.batch if settings.method == "tpe" else len(definition.points)
         report = Reporter(results, pool)
         with Display(results, total, len(pool.slots)) as display:
-            for outcome in self._outcomes(jobs, pool, settings.batch, display.started):
+            for outcome in self._outcomes(jobs, pool, batch, display.started):
                 tell(results.update(outcome.job.name, outcome.message))
                 display.ended(outcome)
                 report.update()

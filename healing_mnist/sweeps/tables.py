@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from healing_mnist.config import CONF, incidental
+from healing_mnist.config import CONF, incidental, key_of
 from healing_mnist.files import atomic_write
 from healing_mnist.sweeps.points import SEED, value_of
 from healing_mnist.sweeps.results import Results, Setting
@@ -206,8 +206,8 @@ def best_yaml(results: Results) -> str:
     shared = [override for override in definition.fixed if not incidental(override)]
     settings = {
         key: value_of(value)
-        for key, value in (override.split("=", 1) for override in shared)
-        if key.split(".")[0].split("/")[0] not in ("experiment", "data", SEED) and key != "trainer"
+        for key, value in (override.split("=", 1) for override in shared if "=" in override)
+        if key_of(key).split(".")[0].split("/")[0] not in ("experiment", "data", SEED) and key != "trainer"
     } | best.point
     groups = {key: value for key, value in settings.items() if "." not in key and (CONF / key).is_dir()}
     nested: dict[str, Any] = {}

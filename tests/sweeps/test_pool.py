@@ -98,6 +98,11 @@ def test_a_job_that_takes_too_long_is_stopped(tmp_path):
     assert time.monotonic() - started < 10
 
 
+def test_a_job_may_return_more_than_a_pipe_holds(tmp_path):
+    outcomes = run(tmp_path, [partial(jobs.nothing, "x" * 1_000_000)] * 3, timeout=20)
+    assert [len(outcome.value) for outcome in outcomes] == [1_000_000] * 3
+
+
 def test_retries(tmp_path):
     outcomes = run(tmp_path, [partial(jobs.count, tmp_path / f"calls-{i}", i) for i in (1, 3, 4)], retries=2)
     found = {o.job.name: (o.status, o.attempts) for o in outcomes}

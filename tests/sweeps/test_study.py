@@ -178,6 +178,8 @@ def test_runs_that_are_found_are_experiments_as_they_are(tmp_path):
             "study=reports has no part 'latent_din'; did you mean 'latent_dim'",
         ),
         (["study=reports", "small=maybe"], "small=maybe: must be true or false"),
+        (["study=reports", "losses"], "losses: a study takes KEY=VALUE only"),
+        (["study=reports", "~optimizer.fused"], "~optimizer.fused: a study takes KEY=VALUE only"),
     ],
 )
 def test_mistakes_are_named(arguments, message):

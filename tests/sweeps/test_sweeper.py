@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.plugins import Plugins
 
+from healing_mnist.sweeps import launcher, sweeper
 from healing_mnist.sweeps.definition import Definition
+from healing_mnist.sweeps.launcher import SlotLauncher
 
 GRID = ["task.reconstruction_weight=0.1,0.25", "seed=1,2"]
 
@@ -138,6 +141,8 @@ def test_every_mistake_is_found_before_the_first_job(sweep):
         (["model.latent_dim=3,4", "sweep=base", "sweep.objective=val/beauty"], "objective=val/beauty: not logged"),
         (["model.latent_dim=3,4", "hydra.launcher.devices=[17]"], "no GPU 17 here"),
         (["model.latent_dim=3,4", "hydra.launcher.slots_per_device=0"], "slots_per_device=0"),
+        (["model.latent_dim=3,4", "hydra.launcher.devices=17"], "no GPU 17 here"),
+        (["model.latent_dim=3,4", "hydra.launcher.timeout=1h"], "hydra.launcher.timeout=1h: must be a number or null"),
         (["model.latent_dim=interval(3,4)"], "sweep.method=random"),
         (["model.latent_dim=3,4", "trainer.strategy=ddp"], "trainer.strategy=ddp"),
     ],
@@ -147,6 +152,28 @@ def test_mistakes_have_one_message(sweep, arguments, message):
     assert done.code == 1
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_cluster_gets_all_jobs_at_once_and_says_itself_what_devices_it_has(sweep, monkeypatch):
+    given = []
+
+    def launch(self, overrides, first):
+        given.append(len(overrides))
+        return SlotLauncher.launch(self, overrides, first)
+
+    cluster = type("Cluster", (SlotLauncher,), {"__module__": launcher.__name__, "launch": launch})
+    target = f"{launcher.__name__}.Cluster"
+    monkeypatch.setattr(launcher, "Cluster", cluster, raising=False)
+    monkeypatch.setitem(Plugins.instance().class_name_to_class, target, cluster)
+    monkeypatch.setattr(sweeper, "SlotLauncher", type("Other", (), {}))  # so that it is not taken for this machine's
+    refused = sweep("model.latent_dim=3,4", "trainer.accelerator=cuda")
+    assert "trainer.accelerator=cuda: there is none on this machine" in refused.err
+    done = sweep(
+        f"model.latent_dim={','.join(map(str, range(2, 22)))}",
+        "trainer.accelerator=cuda",
+        f"hydra.launcher._target_={target}",
+    )
+    assert (done.code, given) == (0, [20]), done.err
 
 
 def test_failed_jobs_are_told_and_run_again(sweep, tmp_path):

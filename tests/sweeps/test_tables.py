@@ -9,7 +9,7 @@ from hydra import initialize_config_dir
 
 from healing_mnist.checks import UserError
 from healing_mnist.config import CONF
-from healing_mnist.sweeps import tables
+from healing_mnist.sweeps import plots, tables
 from healing_mnist.sweeps.definition import Definition, default_folder, job_name, only_one
 from healing_mnist.sweeps.points import value_of
 from healing_mnist.sweeps.results import Results
@@ -106,9 +106,12 @@ def test_the_best_setting_is_a_file_for_conf(tmp_path, results):
         "data.source=mnist",
         "data.root=/x",
         "seed=3",
+        "+data.novelty=1",
+        "~optimizer.fused",
     ]
     written = tables.best_yaml(results)
-    assert "python train.py experiment=joint scheduler=none trainer.max_epochs=7 data.source=mnist seed=3\n" in written
+    command = "python train.py experiment=joint scheduler=none trainer.max_epochs=7 data.source=mnist seed=3"
+    assert f"{command} +data.novelty=1 ~optimizer.fused\n" in written
     assert yaml.safe_load(written) == {
         "defaults": [{"override /scheduler": "none"}, {"override /optimizer": "radam"}],
         "trainer": {"max_epochs": 7},
@@ -149,3 +152,20 @@ def test_one_sweep_at_a_time(tmp_path):
         pass
     with only_one(tmp_path):  # free again
         pass
+
+
+def test_what_all_runs_share_is_compared_as_a_value(tmp_path, results):
+    results.definition.fixed.append("model.bidirectional=true")
+    results.definition.save(tmp_path)
+    assert len(Results.load(tmp_path, {"model.bidirectional": True}).runs) == 4
+    assert not Results.load(tmp_path, {"model.bidirectional": False}).runs
+
+
+def test_settings_without_a_metric_are_left_out_of_its_plot(results):
+    for run in results.runs.values():
+        run.metrics |= {"test/mse": 0.2}
+        run.state = "finished"
+    results.runs["w=0.5,seed=1"].metrics["test/accuracy"] = 0.9
+    (axes,) = plots.trade_off(results).axes
+    assert axes.get_xlabel() == "test/mse"
+    assert len(axes.containers) == 1
