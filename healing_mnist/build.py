@@ -46,7 +46,13 @@ def check(cfg: DictConfig) -> None:
     check_own(cfg)
     groups = "data", "model", "task", "optimizer", "scheduler", "callbacks", "analysis", "logger", "trainer"
     settings = _resolved(cfg)
+    clip, precision = settings["trainer"].get("gradient_clip_val"), str(settings["trainer"].get("precision"))
     found = [_with_origin(problem, cfg.name) for problem in _group_problems(settings, groups)]
+    if clip and "mixed" in precision and settings["optimizer"].get("fused"):
+        found.append(
+            f"trainer.gradient_clip_val={clip}: a fused optimizer leaves no place for it where trainer.precision is "
+            f"{precision}; add optimizer.fused=false"
+        )
     if not found:
         try:
             build_data(settings)

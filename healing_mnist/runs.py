@@ -88,9 +88,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
     """
     check_own(cfg)
     place = folder(cfg)
-    leader = int(os.environ.get("LOCAL_RANK", 0)) == 0
     if cfg.fresh or finished(place) is None:
-        if not leader:
+        if not _leads(cfg):
             return _train(cfg, place)
         check(cfg)  # before anything is left on the disk, or deleted
         if cfg.fresh:
@@ -104,6 +103,16 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
             return found
         with logging_to(place / "run.log"):
             return _train(cfg, place)
+
+
+def _leads(cfg: DictConfig) -> bool:
+    """Whether this process keeps the run's folder: the first of all that ddp uses, on however many nodes."""
+    environ, trainer = os.environ, cfg.trainer
+    several = trainer.num_nodes > 1 or str(trainer.strategy).startswith(("ddp", "fsdp"))
+    if several and (rank := environ.get("RANK", environ.get("SLURM_PROCID"))) is not None:
+        return int(rank) == 0
+    node = environ.get("NODE_RANK", environ.get("GROUP_RANK", 0)) if several else 0
+    return int(environ.get("LOCAL_RANK", 0)) == int(node) == 0
 
 
 def _train(cfg: DictConfig, place: Path) -> Result | None:
@@ -163,6 +172,7 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
     OmegaConf.update(cfg, "run_dir", str(place))
     check_groups(cfg, "data", "callbacks", "analysis", "logger", "trainer")
     data = build_data(cfg)
+    _refuse_other_deal(run, type(data).dealt_by, plain(cfg.data))
     task = load_task(run / "checkpoints" / "best.ckpt")
     for key, shape in flatten(task.config["model"]).items():
         if key.endswith("image_shape") and list(shape) != list(data.image_shape):
@@ -177,6 +187,19 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
         result = _measured(trainer, place, {}, cfg.objective)
     atomic_write(place / "metrics.json", json.dumps(_as_json(result), indent=2) + "\n")
     return result
+
+
+def _refuse_other_deal(run: Path, dealt_by: Sequence[str], data: dict[str, Any]) -> None:
+    """Raise UserError where other images of the same source would be tested, some of which the run was trained on."""
+    trained = plain(OmegaConf.load(run / "config.yaml"))["data"]
+    if any(trained.get(key) != data[key] for key in ("_target_", "source")):
+        return
+    for key in dealt_by:
+        if trained[key] != data[key]:
+            raise UserError(
+                f"data.{key}={data[key]}: run={run} was trained with {trained[key]}, and would be tested on sequences "
+                "that it was trained on; leave it as it is"
+            )
 
 
 def _composed_again(run: Path, overrides: Sequence[str]) -> DictConfig:

@@ -54,6 +54,7 @@ def message(capsys, tmp_path):
         (["data=n6"], "AutoregressiveDigits (experiment=demo sets it, which is made for another data)"),
         (["fresh=no"], "fresh=no: must be true or false"),
         (["sweep=loss_weight"], "makes many runs of one; say `python sweep.py sweep="),
+        (["trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1"], "bf16-mixed; add optimizer.fused=false"),
         (["+optimizer.foreach=true"], "optimizer: `fused` and `foreach`"),
         (["output_dir=null"], "output_dir=None: must be a text"),
         (["seed=-1"], "seed=-1: must be an integer at least 0"),

@@ -316,6 +316,48 @@ def test_an_evaluation_is_one_process_however_many_trained(train, fast, monkeypa
     assert asked == [{"devices": 1, "strategy": "auto", "num_nodes": 1}]
 
 
+def test_sequences_that_were_trained_on_are_no_test(train, fast):
+    few = ["data.sequences=20", "data.novel_sequences=4", "data.components=5", "trainer.max_epochs=1"]
+    options = [option for option in fast if not option.startswith("data.limit")]
+    folder = train("experiment=convlstm", "model.hidden_channels=2", *options, *few).folder
+    for override in ("seed=1", "data.seed=1", "data.test_fraction=0.3"):
+        with pytest.raises(
+            UserError, match=r"was trained with .*, and would be tested on sequences that it was trained"
+        ):
+            runs.evaluate(folder, [override])
+    assert runs.evaluate(folder, ["data.noise=0.1"]).metrics
+
+
+def test_baselines_know_nothing_of_precision(train, fast):
+    few = ["data.sequences=20", "data.novel_sequences=4", "data.components=5", "trainer.max_epochs=0"]
+    options = [option for option in fast if not option.startswith("data.limit")]
+    run = ["experiment=convlstm", "model.hidden_channels=2", *options, *few]
+    full, mixed = train(*run).metrics, train(*run, "trainer.precision=bf16-mixed").metrics
+    baselines = [key for key in full if "baseline" in key]
+    assert any("oracle" in key for key in baselines)
+    assert {key: full[key] for key in baselines} == {key: mixed[key] for key in baselines}
+
+
+@pytest.mark.parametrize(
+    ("environ", "settings", "leads"),
+    [
+        ({}, [], True),
+        ({"LOCAL_RANK": "1"}, ["trainer=ddp"], False),
+        ({"LOCAL_RANK": "0", "RANK": "2"}, ["trainer=ddp"], False),  # torchrun, first process of the second node
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, ["trainer=ddp", "trainer.num_nodes=2"], False),
+        ({"SLURM_PROCID": "1"}, ["trainer=ddp"], False),
+        ({"SLURM_PROCID": "0"}, ["trainer=ddp"], True),
+        ({"SLURM_PROCID": "1"}, [], True),  # two runs beside each other, each of one process
+    ],
+)
+def test_one_process_of_all_keeps_the_folder(environ, settings, leads, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert runs._leads(compose(settings)) == leads
+
+
 def test_fresh_waits_for_whoever_is_at_work_in_the_folder(train, fast, monkeypatch):
     folder = train("experiment=autoencoder", *fast).folder
     original, there = runs.locked, []

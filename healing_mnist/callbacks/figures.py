@@ -42,6 +42,15 @@ COLORS = (
     "#717581",
     "#92dadd",
 )
+UNITS = {  # of the attributes of rows
+    "angle": "degrees",
+    "square": "pixels",
+    "square_size": "pixels",
+    "shift": "pixels",
+    "length": "frames",
+    "squares": "frames",
+    "start": "frame",
+}
 DPI = 150
 styled = matplotlib.rc_context(
     {
@@ -157,7 +166,7 @@ def split_prefix(trainer: L.Trainer, dataloader_idx: int) -> str:
 def some_rows(trainer: L.Trainer, split: str, limit: int, device: torch.device) -> Tensor:
     """Row numbers (N,) of a split, all of them or `limit` evenly spread ones: tables may be sorted."""
     count = len(trainer.datamodule.tables[split]["index"])
-    return torch.linspace(0, count - 1, min(limit, count), dtype=torch.float64, device=device).round().long()
+    return torch.linspace(0, count - 1, min(limit, count), dtype=torch.float64).round().long().to(device)
 
 
 def first_test_row(trainer: L.Trainer) -> Batch:
@@ -256,6 +265,12 @@ def _channels_last(image: Tensor) -> np.ndarray:
     return torch.movedim(image, -3, -1).numpy()
 
 
+def with_unit(attribute: str) -> str:
+    """The name of an attribute of rows for an axis, a legend or a title's side."""
+    name = attribute.replace("_", " ")
+    return f"{name} ({UNITS[attribute]})" if attribute in UNITS else name
+
+
 @styled
 def scatter(
     axes: Axes,
@@ -272,7 +287,7 @@ def scatter(
     groups = np.unique(values)
     if len(groups) > len(COLORS):
         drawn = axes.scatter(*points.T, c=values, s=6, cmap="viridis", linewidths=0)
-        axes.figure.colorbar(drawn, ax=axes, label=name)
+        axes.figure.colorbar(drawn, ax=axes, label=with_unit(name))
     else:
         for color, group in zip(COLORS, groups, strict=False):
             chosen = points[values == group]
@@ -281,7 +296,7 @@ def scatter(
             if labels and mark:
                 box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "edgecolor": "none"}
                 axes.text(*np.median(chosen, axis=0), text, ha="center", va="center", fontsize=7, bbox=box)
-        axes.legend(title=name, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
+        axes.legend(title=with_unit(name), loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
     axes.set_title(f"by {name}")
     axes.set_xticks([])
     axes.set_yticks([])

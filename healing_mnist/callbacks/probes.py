@@ -99,7 +99,9 @@ class Probes(L.Callback):
         rows = some_rows(trainer, "train", self.train_rows, task.device)
         for index in rows.split(data.eval_batch_size):
             batch = data.batch("train", index)
-            sample.add(batch, task(batch), self.attributes, self.train_rows)
+            with trainer.precision_plugin.forward_context():
+                output = task(batch)
+            sample.add(batch, output, self.attributes, self.train_rows)
         return sample
 
 

@@ -91,7 +91,7 @@ class Robustness(L.Callback):
                 images |= {name: task.baseline(name, damaged) for name in task.baseline_names()}
                 for predictor, image in images.items():
                     key = damage, level, predictor
-                    errors.setdefault(key, []).append(row_errors(batch, image, task).double().cpu())
+                    errors.setdefault(key, []).append(row_errors(batch, image, task).cpu().double())
         return [
             {"split": split, "damage": damage, "level": level, "predictor": predictor} | statistics(torch.cat(parts))
             for (damage, level, predictor), parts in errors.items()

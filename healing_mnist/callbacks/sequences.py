@@ -26,6 +26,7 @@ from healing_mnist.callbacks.figures import (
     split_prefix,
     styled,
     subplots,
+    with_unit,
 )
 from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
 
@@ -234,7 +235,7 @@ def draw_errors(rows: Table) -> Figure:
         place = np.arange(len(own))
         axis.bar(place, [row["mse"] for row in own], yerr=[row["standard_error"] for row in own], capsize=2)
         axis.set_xticks(place, [f"{row['value']:g}" for row in own])
-        axis.set(xlabel=name.replace("_", " "))
+        axis.set(xlabel=with_unit(name))
         axis.grid(axis="y")
     for axis in axes[:, 0]:
         axis.set_ylabel("MSE per pixel")
@@ -276,7 +277,7 @@ class MissingCurves(L.Callback):
         self._seen[dataloader_idx] = self.rows - room + len(batch)
         errors = self._errors.setdefault(dataloader_idx, {})
         for key, damaged in self._damaged(batch, batch_idx):
-            with torch.no_grad():
+            with torch.no_grad(), trainer.precision_plugin.forward_context():
                 image = task(damaged).image
             errors.setdefault(key, []).append(row_errors(batch, image, task)[:room].cpu())
 

@@ -62,6 +62,8 @@ class AutoregressiveDigits(RenderedData):
             sequences themselves, which then share their base images with the test.
     """
 
+    dealt_by = "seed", "test_fraction", "sequences"
+
     def __init__(
         self,
         source: str = "digits",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from healing_mnist.batch import Output
 from healing_mnist.checks import Fraction, Positive, UserError
 from healing_mnist.networks.autoencoder import ConvDecoder, ConvEncoder
+from healing_mnist.networks.layers import in_float32
 
 
 class CNNLSTM(nn.Module):
@@ -93,13 +94,18 @@ class CNNLSTM(nn.Module):
         """As `forward`, from features (B, T, d) of the frames: what can be kept when the encoder is frozen."""
         embedding = self.embed(features, lengths, observed)
         if self.unroll is not None:
-            states, _ = self.unroll(embedding[:, None].expand(-1, steps, -1))
+            states, _ = in_float32(self.unroll, embedding[:, None].expand(-1, steps, -1))
             return Output(self.decoder(states.flatten(0, 1)).unflatten(0, states.shape[:2]), embedding=embedding)
         images = [self.decoder(embedding)]
         while len(images) < steps:
             features, lengths, observed = _append(features, self.encoder(images[-1]), lengths, observed)
             images.append(self.decoder(self.embed(features, lengths, observed)))
         return Output(torch.stack(images, 1), embedding=embedding)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile encoder and decoder, which training calls one by one; an LSTM is not compiled."""
+        self.encoder.compile(*args, **kwargs)
+        self.decoder.compile(*args, **kwargs)
 
     def embed(self, features: Tensor, lengths: Tensor | None = None, observed: Tensor | None = None) -> Tensor:
         """Features (B, T, d) -> embedding of the sequences (B, embedding_dim)."""
@@ -111,7 +117,7 @@ class CNNLSTM(nn.Module):
         sequence = self.widen(features)
         if lengths is not None:
             sequence = pack_padded_sequence(sequence, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        outputs, (hidden, _) = self.lstm(sequence)
+        outputs, (hidden, _) = in_float32(self.lstm, sequence)
         if self.embedding != "mean":
             directions = 1 + self.lstm.bidirectional
             return hidden[-directions:].transpose(0, 1).flatten(1)

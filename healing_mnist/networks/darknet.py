@@ -31,12 +31,12 @@ class DarknetClassifier(nn.Module):
             if i < len(channels) - 1:
                 layers.append(nn.MaxPool2d(2, ceil_mode=True))
             before = width
-        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.features = nn.Sequential(*layers)
         self.head = nn.Linear(before, num_classes)  # Darknet's last 1x1 convolution, which the average commutes with
 
     def forward(self, images: Tensor) -> Output:
         """(B, C, H, W) -> logits (B, num_classes), embedding (B, channels[-1])."""
-        embedding = self.features(images)
+        embedding = self.features(images).mean((2, 3))
         return Output(logits=self.head(embedding), embedding=embedding)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from healing_mnist.checks import Fraction, Positive
 
@@ -36,6 +37,17 @@ class MLP(nn.Sequential):
             if dropout:
                 layers.append(nn.Dropout(dropout))
         super().__init__(*layers, nn.Linear([in_features, *hidden][-1], out_features))
+
+
+def in_float32(recurrent: nn.Module, inputs: Tensor | PackedSequence) -> Any:
+    """Call a recurrent layer in float32, also under autocast.
+
+    There cuDNN's layers compute in float16, even where bfloat16 was asked for and no loss is scaled: most of the
+    gradients of a small LSTM then underflow.
+    """
+    device = (inputs.data if isinstance(inputs, PackedSequence) else inputs).device
+    with torch.autocast(device.type, enabled=False):
+        return recurrent(inputs.float())
 
 
 class ToImage(nn.ConvTranspose2d):

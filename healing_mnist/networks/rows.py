@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from healing_mnist.checks import Positive
+from healing_mnist.networks.layers import in_float32
 
 CellName = Literal["lstm", "rnn"]
 
@@ -107,5 +108,5 @@ def stack(cell: CellName, inputs: int, hidden: list[int]) -> nn.ModuleList:
 def run(layers: nn.ModuleList, steps: Tensor) -> Tensor:
     """(B, T, inputs) -> (B, T, hidden) of the last layer."""
     for layer in layers:
-        steps, _ = layer(steps)
+        steps, _ = in_float32(layer, steps)
     return steps

@@ -134,8 +134,9 @@ class Task(L.LightningModule):
         self._scores.clear()
 
     def on_train_epoch_start(self) -> None:
-        # A resumed run draws the same dropout and the same rows as one that was never stopped.
-        torch.manual_seed(self.trainer.datamodule.seed * 100_003 + self.current_epoch)
+        # A resumed run draws the same dropout and the same rows as one that was never stopped, each process its own.
+        begin = self.trainer.datamodule.seed * 100_003 + self.current_epoch
+        torch.manual_seed(begin + self.global_rank * 1_000_000_007)
         self.trainer.datamodule.start_epoch(self.current_epoch)
 
     def metric_names(self) -> list[str]:

@@ -30,8 +30,9 @@ def l1(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def bce(prediction: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy per pixel of a prediction in [0, 1]; computed in float32, which autocast would refuse."""
-    return F.binary_cross_entropy(prediction.float().clamp(0, 1), target.float())
+    """Binary cross-entropy per pixel of a prediction in [0, 1]; in float32, as the autocast of a GPU refuses it."""
+    with torch.autocast(prediction.device.type, enabled=False):
+        return F.binary_cross_entropy(prediction.float().clamp(0, 1), target.float())
 
 
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:

@@ -129,7 +129,8 @@ class NextFrame(Reconstruction):
     def update_scores(self, scores: MetricCollection, batch: Batch, output: Output) -> None:
         images = {"": output.image.float()}
         if "baseline_last/mse" in scores:  # the final scores
-            images |= {f"baseline_{name}/": self.baseline(name, batch) for name in self.baseline_names()}
+            with torch.autocast(self.device.type, enabled=False):
+                images |= {f"baseline_{name}/": self.baseline(name, batch) for name in self.baseline_names()}
         for key, metric in scores.items(keep_base=True, copy_state=False):
             parent, slash, name = key.rpartition("/")
             image = images[parent + slash]

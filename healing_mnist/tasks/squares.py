@@ -20,10 +20,12 @@ def square_size(images: Tensor) -> Tensor:
     Returns:
         (N,) int64.
     """
-    sums = images.float().mean(1).cumsum(-1).cumsum(-2).diagonal(dim1=-2, dim2=-1)  # of the k x k corner, (N, side)
-    pixels = 2 * torch.arange(sums.shape[1], device=images.device) + 1
-    angles = sums.diff(dim=1, prepend=torch.zeros_like(sums[:, :1])) / pixels
-    return (angles >= 0.5).long().cumprod(1).sum(1)
+    side = min(images.shape[-2:])
+    place = torch.arange(side, device=images.device)
+    angle = torch.maximum(place[:, None], place).flatten()  # of each pixel, from 0
+    pixels = images.float().mean(1)[:, :side, :side].flatten(1)
+    sums = pixels.new_zeros(len(pixels), side).index_add(1, angle, pixels)
+    return (sums / (2 * place + 1) >= 0.5).long().cumprod(1).sum(1)
 
 
 class SquareScores(Metric):

@@ -199,3 +199,26 @@ def test_frozen_encoder_stays_as_it_is():
 def test_dropout_needs_two_layers():
     with pytest.raises(UserError, match=r"dropout=0\.5: acts between LSTM layers"):
         make(num_layers=1, dropout=0.5)
+
+
+@pytest.mark.parametrize("decode", ["next", "sequence"])
+def test_the_recurrent_layers_stay_in_float32_under_autocast(decode):
+    network, frames, lengths = make(decode=decode), sequences(), torch.tensor([3, 6, 1, 4, 6])
+    seen = []
+    for layer in (network.lstm, network.unroll):
+        if layer is not None:
+            layer.register_forward_pre_hook(lambda module, given: seen.append(torch.is_autocast_enabled("cpu")))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features = network.encode(frames, lengths)
+        assert features.dtype == torch.bfloat16
+        assert network.predict(features, lengths, steps=2).embedding.dtype == torch.float32
+    assert seen
+    assert not any(seen)
+
+
+def test_compiling_reaches_what_training_calls():
+    network = make()
+    network.compile(backend="eager")
+    assert network.encoder._compiled_call_impl is not None
+    assert network.decoder._compiled_call_impl is not None
+    assert network._compiled_call_impl is None

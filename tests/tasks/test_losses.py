@@ -5,6 +5,7 @@ import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from healing_mnist.checks import UserError
+from healing_mnist.tasks import losses
 from healing_mnist.tasks.losses import ssim
 
 
@@ -38,6 +39,20 @@ def test_ssim_is_computed_in_float32_under_autocast():
     assert found.dtype == torch.float32
     assert found == ssim(prediction, target)
     assert ssim(target, target) == pytest.approx(0, abs=1e-5)
+
+
+def test_binary_cross_entropy_is_computed_outside_autocast(monkeypatch):
+    """Autocast of a GPU refuses it, whatever its inputs are; that of a CPU does not."""
+    seen, original = [], losses.F.binary_cross_entropy
+
+    def watched(*given):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return original(*given)
+
+    monkeypatch.setattr(losses.F, "binary_cross_entropy", watched)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses.bce(*pair(2, 1, 9, 9))
+    assert seen == [False]
 
 
 def test_ssim_can_be_trained_with_after_a_test():
