@@ -12,8 +12,8 @@ from healing_mnist.checks import Fraction, Positive, PositiveFloat
 def one_cycle(optimizer: Optimizer, total_steps: int, warmup: Fraction = 0.3) -> dict[str, Any]:
     """Rise to the optimizer's learning rate over the first `warmup` of all steps, then fall to nearly zero.
 
-    Smith and Topin 2018, cosine form, a step per batch. As there, momentum (of Adam and its kin the first beta) goes the
-    opposite way meanwhile, from 0.95 to 0.85 and back, whatever the optimizer was given.
+    Smith and Topin 2018, cosine form, a step per batch. As there, momentum (of Adam and its kin the first beta) goes
+    the opposite way meanwhile, from 0.95 to 0.85 and back, whatever the optimizer was given.
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
     schedule = lr_scheduler.OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=warmup)
