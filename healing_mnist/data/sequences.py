@@ -188,6 +188,7 @@ class HealingSequences(SourceData):
         target = self._targets(rows, images) if self.target == "next" else clean()
         square = square_sides(count, start, inputs, self.square_size, self.growth)
         determined = self._on(images.device, "determined", self.determined)
+        angles = self._on(images.device, "angles", torch.tensor(self.angles))
         return LazyBatch(
             input=lambda: self._damage(rows, clean() if self.target == "next" else target.clone()),
             target=target,
@@ -195,7 +196,7 @@ class HealingSequences(SourceData):
             index=rows["index"],
             attributes={
                 "digit": rows["label"].long(),
-                "angle": torch.tensor(self.angles, device=images.device)[angle],
+                "angle": angles[angle],
                 "length": length,
                 "squares": count,
                 "start": start,
@@ -211,6 +212,7 @@ class HealingSequences(SourceData):
         """Undamaged input frames (B, T, C, H, W), zero beyond a sequence's own."""
         time = torch.arange(self.inputs, device=images.device)
         turns = torch.tensor(self.angles)[:, None] * torch.arange(self.inputs)
+        turns = self._on(images.device, "input turns", turns)  # or every step would wait for the copy
         frames = self._frames(rows, images, turns, rows["angle"].long(), time)
         if self.shortest < self.longest:
             frames.masked_fill_((time >= rows["length"][:, None] - self.horizon)[..., None, None, None], 0)
@@ -223,6 +225,7 @@ class HealingSequences(SourceData):
         lengths = torch.arange(self.shortest, self.longest + 1)
         last = lengths[:, None] + torch.arange(-self.horizon, 0)  # (lengths, horizon)
         turns = (torch.tensor(self.angles)[:, None, None] * last).flatten(0, 1)  # every angle with every length
+        turns = self._on(images.device, "target turns", turns)
         which = rows["angle"].long() * len(lengths) + length - self.shortest
         return self._frames(rows, images, turns, which, time)
 
