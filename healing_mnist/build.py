@@ -129,12 +129,17 @@ def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
         found.append(
             f"trainer.precision={precision}: frames are rendered in float32; use 32-true, bf16-mixed or 16-mixed"
         )
-    if in_sweep and str(trainer.get("strategy", "auto")).startswith(("ddp", "fsdp")):
+    if in_sweep and starts_processes(trainer):
         found.append(
             f"trainer.strategy={trainer['strategy']}: would start the whole sweep anew in each of its processes; "
             "in a sweep give every job one device"
         )
     return found
+
+
+def starts_processes(trainer: Mapping[str, Any]) -> bool:
+    """Whether the strategy, as it is named in the settings, trains in several processes."""
+    return str(trainer.get("strategy", "auto")).startswith(("ddp", "fsdp"))
 
 
 def _device_problems(trainer: Mapping[str, Any]) -> list[str]:

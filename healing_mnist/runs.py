@@ -29,7 +29,16 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from healing_mnist.build import build_data, build_task, check, check_groups, check_own, load_task, make_trainer
+from healing_mnist.build import (
+    build_data,
+    build_task,
+    check,
+    check_groups,
+    check_own,
+    load_task,
+    make_trainer,
+    starts_processes,
+)
 from healing_mnist.callbacks.metrics_table import MetricsTable
 from healing_mnist.checkpoints import load_state, read_checkpoint
 from healing_mnist.checks import UserError
@@ -108,7 +117,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
 def _leads(cfg: DictConfig) -> bool:
     """Whether this process keeps the run's folder: the first of all that ddp uses, on however many nodes."""
     environ, trainer = os.environ, cfg.trainer
-    several = trainer.num_nodes > 1 or str(trainer.strategy).startswith(("ddp", "fsdp"))
+    several = trainer.num_nodes > 1 or starts_processes(trainer)
     if several and (rank := environ.get("RANK", environ.get("SLURM_PROCID"))) is not None:
         return int(rank) == 0
     node = environ.get("NODE_RANK", environ.get("GROUP_RANK", 0)) if several else 0

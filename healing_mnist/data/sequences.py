@@ -102,6 +102,9 @@ class HealingSequences(SourceData):
         self.largest = square_size + growth * ((most - 1) // 2) if most else 0
         self.hole = round(min(self.image_shape[1:]) * missing_area**0.5)  # its side in pixels
         self.determined = self._find_determined()
+        self.degrees = torch.tensor(self.angles)  # of a step
+        self.input_turns = self.degrees[:, None] * torch.arange(self.inputs)
+        self.target_turns = self._find_target_turns()
 
     @property
     def has_squares(self) -> bool:
@@ -188,7 +191,7 @@ class HealingSequences(SourceData):
         target = self._targets(rows, images) if self.target == "next" else clean()
         square = square_sides(count, start, inputs, self.square_size, self.growth)
         determined = self._on(images.device, "determined", self.determined)
-        angles = self._on(images.device, "angles", torch.tensor(self.angles))
+        degrees = self._on(images.device, "degrees", self.degrees)
         return LazyBatch(
             input=lambda: self._damage(rows, clean() if self.target == "next" else target.clone()),
             target=target,
@@ -196,7 +199,7 @@ class HealingSequences(SourceData):
             index=rows["index"],
             attributes={
                 "digit": rows["label"].long(),
-                "angle": angles[angle],
+                "angle": degrees[angle],
                 "length": length,
                 "squares": count,
                 "start": start,
@@ -211,8 +214,7 @@ class HealingSequences(SourceData):
     def _inputs(self, rows: Rows, images: Tensor) -> Tensor:
         """Undamaged input frames (B, T, C, H, W), zero beyond a sequence's own."""
         time = torch.arange(self.inputs, device=images.device)
-        turns = torch.tensor(self.angles)[:, None] * torch.arange(self.inputs)
-        turns = self._on(images.device, "input turns", turns)  # or every step would wait for the copy
+        turns = self._on(images.device, "input_turns", self.input_turns)
         frames = self._frames(rows, images, turns, rows["angle"].long(), time)
         if self.shortest < self.longest:
             frames.masked_fill_((time >= rows["length"][:, None] - self.horizon)[..., None, None, None], 0)
@@ -222,11 +224,8 @@ class HealingSequences(SourceData):
         """The last frames (B, horizon, C, H, W)."""
         length = rows["length"].long()
         time = length[:, None] + torch.arange(-self.horizon, 0, device=images.device)
-        lengths = torch.arange(self.shortest, self.longest + 1)
-        last = lengths[:, None] + torch.arange(-self.horizon, 0)  # (lengths, horizon)
-        turns = (torch.tensor(self.angles)[:, None, None] * last).flatten(0, 1)  # every angle with every length
-        turns = self._on(images.device, "target turns", turns)
-        which = rows["angle"].long() * len(lengths) + length - self.shortest
+        turns = self._on(images.device, "target_turns", self.target_turns)
+        which = rows["angle"].long() * (self.longest - self.shortest + 1) + length - self.shortest
         return self._frames(rows, images, turns, which, time)
 
     def _frames(self, rows: Rows, images: Tensor, turns: Tensor, which: Tensor, time: Tensor) -> Tensor:
@@ -249,6 +248,12 @@ class HealingSequences(SourceData):
         if "observed" in rows:
             frames.masked_fill_(~rows["observed"][..., None, None, None], 0)
         return frames
+
+    def _find_target_turns(self) -> Tensor:
+        """Degrees of the last frames (angles * lengths, horizon), every angle with every length."""
+        lengths = torch.arange(self.shortest, self.longest + 1)
+        last = lengths[:, None] + torch.arange(-self.horizon, 0)  # (lengths, horizon)
+        return (self.degrees[:, None, None] * last).flatten(0, 1)
 
     def _find_determined(self) -> Tensor:
         """Whether the undamaged input settles where the target has the square: bool by (length, squares, start)."""

@@ -36,7 +36,7 @@ class SlotLauncher(Launcher):
         timeout: PositiveFloat | None = None,
         fail_fast: bool = False,
     ):
-        self.devices = [devices] if isinstance(devices, int) else devices if isinstance(devices, str) else list(devices)
+        self.devices = devices if isinstance(devices, (str, int)) else list(devices)
         self.slots_per_device = slots_per_device
         self.options = {"retries": retries, "timeout": timeout, "fail_fast": fail_fast}
 

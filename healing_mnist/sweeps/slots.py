@@ -65,7 +65,7 @@ def cores() -> list[int]:
 
 
 def make_slots(
-    devices: str | Sequence[int | str] = "auto",
+    devices: str | int | Sequence[int | str] = "auto",
     per_device: int | None = None,
     accelerator: str = "auto",
     jobs: int | None = None,
@@ -73,7 +73,7 @@ def make_slots(
     """Divide devices and cores into slots.
 
     Args:
-        devices: ``auto`` (every GPU, else the CPU), ``cpu``, or the GPUs to use as `nvidia-smi` numbers them.
+        devices: ``auto`` (every GPU, else the CPU), ``cpu``, or the GPU or GPUs to use as `nvidia-smi` numbers them.
         per_device: jobs that share one device. By default one on a GPU; on the CPU as many as there are cores, within
             the free memory and the number of jobs, because small networks run fastest on one thread each.
         accelerator: what the jobs ask of their trainer; ``cpu`` leaves the GPUs alone.
@@ -86,7 +86,7 @@ def make_slots(
         raise UserError(f"hydra.launcher.slots_per_device={per_device}: must be at least 1")
     gpus = [] if devices == "cpu" or (devices == "auto" and accelerator == "cpu") else find_gpus()
     if not isinstance(devices, str):
-        wanted = [str(device) for device in devices]
+        wanted = [str(device) for device in ([devices] if isinstance(devices, int) else devices)]
         if missing := [device for device in wanted if device not in gpus]:
             there = ", ".join(gpus) if gpus else "none"
             raise UserError(f"hydra.launcher.devices={wanted}: no GPU {', '.join(missing)} here; there is {there}")

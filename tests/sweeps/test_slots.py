@@ -54,6 +54,7 @@ def test_one_job_a_gpu_and_all_gpus_before_a_second_round(machine):
     assert [slot.device for slot in make_slots(per_device=2)] == ["0", "1", "0", "1"]
     assert [slot.device for slot in make_slots(per_device=2, jobs=3)] == ["0", "1", "0"]
     assert [slot.device for slot in make_slots(devices=[1])] == ["1"]
+    assert [slot.device for slot in make_slots(devices=1)] == ["1"]
     assert [slot.device for slot in make_slots(accelerator="cpu")] == [""] * 8
     assert [slot.device for slot in make_slots(devices="cpu", per_device=3)] == [""] * 3
 
