@@ -14,9 +14,9 @@ def evaluate(arguments: list[str]) -> None:
     runs_given, overrides = cli.split_runs(arguments)
     cli.start_logging()
     with importing():
-        from healing_mnist import runs
+        from healing_mnist.evaluation import evaluate_all
 
-    runs.evaluate_all(runs_given, overrides)
+    evaluate_all(runs_given, overrides)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checkpoints import AtomicCheckpoints, load_state, read_checkpoint
-from healing_mnist.checks import NonNegative, UserError, mismatch, problems_of, suggestion
+from healing_mnist.checks import NonNegative, UserError, mismatch, problems_of, refuse, suggestion
 from healing_mnist.config import key_of, plain
 from healing_mnist.tasks.base import Task
 
@@ -38,7 +38,7 @@ def check_own(cfg: DictConfig) -> None:
         name = HydraConfig.get().runtime.choices.get("sweep") if HydraConfig.initialized() else "..."
         raise UserError(f"sweep={name}: makes many runs of one; say `python sweep.py sweep={name}`, or add -m")
     own = {key: (cfg[key], mismatch(cfg[key], hint)) for key, hint in OWN.items()}
-    _refuse([f"{key}={value}: must be {allowed}" for key, (value, allowed) in own.items() if allowed])
+    refuse([f"{key}={value}: must be {allowed}" for key, (value, allowed) in own.items() if allowed])
 
 
 def check(cfg: DictConfig) -> None:
@@ -46,13 +46,8 @@ def check(cfg: DictConfig) -> None:
     check_own(cfg)
     groups = "data", "model", "task", "optimizer", "scheduler", "callbacks", "analysis", "logger", "trainer"
     settings = _resolved(cfg)
-    clip, precision = settings["trainer"].get("gradient_clip_val"), str(settings["trainer"].get("precision"))
     found = [_with_origin(problem, cfg.name) for problem in _group_problems(settings, groups)]
-    if clip and "mixed" in precision and settings["optimizer"].get("fused"):
-        found.append(
-            f"trainer.gradient_clip_val={clip}: a fused optimizer leaves no place for it where trainer.precision is "
-            f"{precision}; add optimizer.fused=false"
-        )
+    found += _clipping_problems(settings["trainer"], settings["optimizer"])
     if not found:
         try:
             build_data(settings)
@@ -70,7 +65,7 @@ def check(cfg: DictConfig) -> None:
             if not isinstance(cause, (UserError, TypeError, ValueError)):
                 raise
             found.append(str(cause))
-    _refuse(found)
+    refuse(found)
 
 
 def _try_optimizer(settings: dict[str, Any]) -> None:
@@ -93,7 +88,7 @@ def _with_origin(problem: str, experiment: str | None) -> str:
 
 def check_groups(cfg: DictConfig, *groups: str) -> None:
     """Raise one UserError that names every mistake in the settings of some groups, for work that builds no more."""
-    _refuse(_group_problems(_resolved(cfg), groups))
+    refuse(_group_problems(_resolved(cfg), groups))
 
 
 def _resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -108,12 +103,6 @@ def _group_problems(settings: Mapping[str, Any], groups: Sequence[str]) -> list[
         node = _without_notes(settings[group]) if group == "data" else settings[group] or {}
         found += problems_of(node, group, supplied=("network",) if group == "task" else ())
     return found + (_trainer_problems(settings["trainer"]) if "trainer" in groups else [])
-
-
-def _refuse(problems: Sequence[str]) -> None:
-    if problems:
-        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-        raise UserError("\n  ".join([f"{count} in the settings:", *problems]))
 
 
 def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
@@ -135,6 +124,16 @@ def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
             "in a sweep give every job one device"
         )
     return found
+
+
+def _clipping_problems(trainer: Mapping[str, Any], optimizer: Mapping[str, Any]) -> list[str]:
+    clip, precision = trainer.get("gradient_clip_val"), str(trainer.get("precision"))
+    if not (clip and "mixed" in precision and optimizer.get("fused")):
+        return []
+    return [
+        f"trainer.gradient_clip_val={clip}: a fused optimizer leaves no place for it where trainer.precision is "
+        f"{precision}; add optimizer.fused=false"
+    ]
 
 
 def starts_processes(trainer: Mapping[str, Any]) -> bool:

@@ -21,6 +21,13 @@ class UserError(Exception):
     """A mistake of the user's: the message alone is shown, without a traceback, and the exit code is 1."""
 
 
+def refuse(problems: Sequence[str], where: str = "in the settings") -> None:
+    """Raise one UserError that lists all problems; do nothing where there is none."""
+    if problems:
+        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        raise UserError("\n  ".join([f"{count} {where}:", *problems]))
+
+
 @dataclass(frozen=True)
 class Range:
     """Allowed interval of a number; `None` leaves an end open. `above` excludes the lower end itself."""

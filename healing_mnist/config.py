@@ -110,6 +110,11 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tupl
     return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
 
 
+def there_and_now(changed: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """A line for each setting that a folder holds otherwise than it is asked for."""
+    return [f"{key}: {old} there, {new} now" for key, (old, new) in changed.items()]
+
+
 def folder(cfg: DictConfig) -> Path:
     """Where a run lives: ``<output_dir>/<experiment>/<what differs from the experiment as it is in conf>``.
 

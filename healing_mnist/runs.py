@@ -10,15 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import shlex
-import subprocess
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,51 +26,17 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from healing_mnist.build import (
-    build_data,
-    build_task,
-    check,
-    check_groups,
-    check_own,
-    load_task,
-    make_trainer,
-    starts_processes,
-)
+from healing_mnist.build import build_data, build_task, check, check_own, make_trainer, starts_processes
 from healing_mnist.callbacks.metrics_table import MetricsTable
 from healing_mnist.checkpoints import load_state, read_checkpoint
 from healing_mnist.checks import UserError
-from healing_mnist.config import (
-    as_override,
-    compose,
-    difference,
-    essential,
-    evaluation_name,
-    flatten,
-    folder,
-    folder_name,
-    incidental,
-    key_of,
-    plain,
-)
+from healing_mnist.config import as_override, compose, difference, essential, flatten, folder, plain, there_and_now
+from healing_mnist.environment import write_environment
 from healing_mnist.files import atomic_write, empty, may_be_emptied
 from healing_mnist.memory import keep_freed_memory
 from healing_mnist.tasks.base import Task
 
 log = logging.getLogger(__name__)
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-# Of the code that is running, whatever is committed while it does.
-COMMIT, CHANGES = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
 
 
 @dataclass
@@ -85,6 +48,11 @@ class Result:
     best: dict[str, float]  # `epoch` chosen on validation, with the validation metrics it had
     objective: float | None  # the validation metric the run was optimised for, at that epoch
     collapsed: bool = False
+
+    def save(self) -> None:
+        """Write metrics.json: from now on the run is finished."""
+        found = {key: value for key, value in asdict(self).items() if key != "folder"}
+        atomic_write(self.folder / "metrics.json", json.dumps(found, indent=2) + "\n")
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
@@ -145,114 +113,23 @@ def _train(cfg: DictConfig, place: Path) -> Result | None:
         torch.distributed.destroy_process_group()
         if trainer.global_rank > 0:
             return None
-        trainer = _single_trainer(cfg, place)
+        trainer = single_trainer(cfg, place)
     best = place / "checkpoints" / "best.ckpt"
     if best.exists():
         task.load_state_dict(read_checkpoint(best)["state_dict"])
     trainer.test(task, data, verbose=False)
-    result = _measured(trainer, place, chosen, cfg.objective)
-    _write_environment(place, seconds=table.seconds_before + time.perf_counter() - started)
+    result = measured(trainer, place, chosen, cfg.objective)
+    write_environment(place, seconds=table.seconds_before + time.perf_counter() - started)
     _log_hparams(trainer, cfg, result)
-    atomic_write(place / "metrics.json", json.dumps(_as_json(result), indent=2) + "\n")
+    result.save()
     return result
 
 
-def _single_trainer(cfg: DictConfig, place: Path) -> L.Trainer:
+def single_trainer(cfg: DictConfig, place: Path) -> L.Trainer:
     """One that tests each row once, in one process: a distributed sampler counts the rows that pad its last batch."""
     devices = plain(cfg.trainer.devices)
     first = devices[:1] if isinstance(devices, list) else 1
     return make_trainer(cfg, place, devices=first, strategy="auto", num_nodes=1)
-
-
-def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
-    """Test a finished run again, with other data or analyses if `overrides` say so, into ``<run>/evaluations/``.
-
-    Raises:
-        UserError: `run` is no finished run; an override changes what was trained.
-    """
-    if finished(run) is None:
-        raise UserError(f"run={run}: not a finished run (it has no metrics.json)")
-    for override in overrides:
-        group = key_of(override).split(".")[0].split("/")[0].split("@")[0]
-        if group not in ("data", "analysis", "trainer", "callbacks", "logger", "seed"):
-            raise UserError(f"{override}: an evaluation cannot change this; allowed: data, analysis, trainer, logger")
-    cfg = _composed_again(run, overrides)
-    place = run / evaluation_name(overrides)
-    OmegaConf.update(cfg, "run_dir", str(place))
-    check_groups(cfg, "data", "callbacks", "analysis", "logger", "trainer")
-    data = build_data(cfg)
-    _refuse_other_deal(run, type(data).dealt_by, plain(cfg.data))
-    task = load_task(run / "checkpoints" / "best.ckpt")
-    for key, shape in flatten(task.config["model"]).items():
-        if key.endswith("image_shape") and list(shape) != list(data.image_shape):
-            given, trained = ("x".join(map(str, sizes)) for sizes in (data.image_shape, shape))
-            raise UserError(f"run={run}: was trained on images of {trained} (channels x height x width), not {given}")
-    place.mkdir(parents=True, exist_ok=True)
-    with logging_to(place / "run.log"):
-        hush()
-        L.seed_everything(cfg.seed, verbose=False)
-        trainer = _single_trainer(cfg, place)
-        trainer.test(task, data, verbose=False)
-        result = _measured(trainer, place, {}, cfg.objective)
-    atomic_write(place / "metrics.json", json.dumps(_as_json(result), indent=2) + "\n")
-    return result
-
-
-def _refuse_other_deal(run: Path, dealt_by: Sequence[str], data: dict[str, Any]) -> None:
-    """Raise UserError where other images of the same source would be tested, some of which the run was trained on."""
-    trained = plain(OmegaConf.load(run / "config.yaml"))["data"]
-    if any(trained.get(key) != data[key] for key in ("_target_", "source")):
-        return
-    for key in dealt_by:
-        if trained[key] != data[key]:
-            raise UserError(
-                f"data.{key}={data[key]}: run={run} was trained with {trained[key]}, and would be tested on sequences "
-                "that it was trained on; leave it as it is"
-            )
-
-
-def _composed_again(run: Path, overrides: Sequence[str]) -> DictConfig:
-    """The settings of a run with other words said last."""
-    # What was said of a group that decides nothing holds no longer where another option of it is named.
-    named = tuple(f"{key_of(override)}." for override in overrides)
-    saved = [o for o in OmegaConf.load(run / "overrides.yaml") if not (incidental(o) and key_of(o).startswith(named))]
-    return compose([*saved, *overrides])
-
-
-def evaluate_all(runs: Sequence[Path], overrides: Sequence[str] = ()) -> list[Result]:
-    """`evaluate` each run and print its metrics; several are also drawn side by side."""
-    results = [evaluate(run, overrides) for run in runs]
-    for result in results:
-        print(summary_of(result))
-    if len(runs) > 1 and (place := compare(runs, overrides)):
-        print(f"Side by side: {place}")
-    return results
-
-
-def compare(runs: Sequence[Path], overrides: Sequence[str] = ()) -> Path | None:
-    """Draw what finished runs make of the same rows into ``<output_dir>/comparisons/``; None if their data differ."""
-    from healing_mnist.callbacks.figures import save
-    from healing_mnist.callbacks.side_by_side import side_by_side
-
-    first, *others = [_composed_again(run, overrides) for run in runs]
-    changed = {key for cfg in others for key in difference({"data": plain(first.data)}, {"data": plain(cfg.data)})}
-    if changed:
-        log.info("not drawn side by side, the runs differ in %s", ", ".join(sorted(changed)))
-        return None
-    names = _short_names([run.resolve() for run in runs])
-    data = build_data(first)
-    data.setup()
-    tasks = {name: load_task(run / "checkpoints" / "best.ckpt") for name, run in zip(names, runs, strict=True)}
-    place = Path(first.output_dir) / "comparisons" / folder_name({"runs": "+".join(names)})
-    save(place, "side_by_side", *side_by_side(tasks, data))
-    return place
-
-
-def _short_names(runs: Sequence[Path]) -> list[str]:
-    """The shortest part of the paths that tells the runs apart: experiment, folder, both, or all of it."""
-    ways = (lambda run: run.parent.name, lambda run: run.name, lambda run: f"{run.parent.name} {run.name}", str)
-    every = [[way(run) for run in runs] for way in ways]
-    return next(names for names in every if len(set(names)) == len(set(runs)))
 
 
 def summary_of(result: Result) -> str:
@@ -299,7 +176,7 @@ def finished(place: Path) -> Result | None:
         found = json.loads((place / "metrics.json").read_text())
     except FileNotFoundError:
         return None
-    return Result(place, found["metrics"], found["best"], found["objective"], found["collapsed"])
+    return Result(place, **found)
 
 
 @contextmanager
@@ -322,11 +199,9 @@ def _claim(place: Path, settings: dict[str, Any], overrides: Sequence[str]) -> N
     """Write down what is run in `place`, or refuse when it is something else than before."""
     config = place / "config.yaml"
     if config.exists():
-        changed = difference(plain(OmegaConf.load(config)), settings)
-        if changed:
-            lines = [f"{key}: {old} there, {new} now" for key, (old, new) in changed.items()]
+        if changed := difference(plain(OmegaConf.load(config)), settings):
             raise UserError(
-                "\n  ".join([f"{place} holds a run with other settings:", *lines])
+                "\n  ".join([f"{place} holds a run with other settings:", *there_and_now(changed)])
                 + "\nChoose another run_dir, or start over with fresh=true, which deletes what is there."
             )
         return
@@ -374,48 +249,11 @@ def _metrics_table(trainer: L.Trainer) -> MetricsTable:
     return next((callback for callback in trainer.callbacks if isinstance(callback, MetricsTable)), MetricsTable())
 
 
-def _measured(trainer: L.Trainer, place: Path, best: dict[str, float], objective: str) -> Result:
+def measured(trainer: L.Trainer, place: Path, best: dict[str, float], objective: str) -> Result:
+    """What `trainer` found in its test; `best` is the row of the epoch that validation chose, empty where none was."""
     metrics = {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("test/")}
     collapsed = any(getattr(callback, "collapsed", False) for callback in trainer.callbacks)
     return Result(place, metrics, best, best.get(objective), collapsed)
-
-
-def _as_json(result: Result) -> dict[str, Any]:
-    return {
-        "metrics": result.metrics,
-        "best": result.best,
-        "objective": result.objective,
-        "collapsed": result.collapsed,
-    }
-
-
-def _write_environment(place: Path, seconds: float) -> None:
-    packages = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "scikit-learn", "numpy")
-    cuda = torch.cuda.is_available()
-    environment = {
-        "seconds": round(seconds, 2),
-        "commit": COMMIT,
-        "uncommitted_changes": None if CHANGES is None else bool(CHANGES),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
-        "machine": {
-            "system": platform.platform(),
-            "cpu": f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}",
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if cuda else None,
-        },
-    }
-    atomic_write(place / "environment.json", json.dumps(environment, indent=2) + "\n")
-
-
-def _processor() -> str:
-    """The CPU's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _log_hparams(trainer: L.Trainer, cfg: DictConfig, result: Result) -> None:

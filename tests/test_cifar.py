@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from healing_mnist import runs
+from healing_mnist import evaluation
 from healing_mnist.data.sources import cifar10
 
 
@@ -61,7 +61,7 @@ def autoencoders(train, archive, *sigmas):
 
 
 def test_two_runs_side_by_side(train, archive, tmp_path, capsys):
-    runs.evaluate_all(autoencoders(train, archive, 1, 1), [archive])
+    evaluation.evaluate_all(autoencoders(train, archive, 1, 1), [archive])
     (picture,) = (tmp_path / "comparisons").rglob("side_by_side.png")
     assert f"Side by side: {picture.parent}" in capsys.readouterr().out
     header = picture.with_suffix(".csv").read_text().splitlines()[0]
@@ -69,4 +69,4 @@ def test_two_runs_side_by_side(train, archive, tmp_path, capsys):
 
 
 def test_runs_on_different_data_are_not_compared(train, archive):
-    assert runs.compare(autoencoders(train, archive, 1, 2), [archive]) is None
+    assert evaluation.compare(autoencoders(train, archive, 1, 2), [archive]) is None

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from healing_mnist import runs
-from healing_mnist.build import build_data, build_task, load_task
+from healing_mnist.build import build_task, load_task
 from healing_mnist.callbacks.metrics_table import MetricsTable
 from healing_mnist.checks import UserError
 from healing_mnist.config import as_override, compose, folder, folder_name
@@ -187,27 +187,6 @@ def test_test_metrics_are_those_of_the_best_epoch_not_the_last(train, fast):
     assert best["epoch"] + 1 == result.best["epoch"]
 
 
-def test_evaluate_repeats_the_test_and_takes_other_data(train, fast):
-    result = train("experiment=joint", *fast)
-    again = runs.evaluate(result.folder)
-    assert again.metrics == result.metrics
-    turned = runs.evaluate(result.folder, ["data=healing_rotation"])
-    data = build_data(compose(["experiment=joint", "data=healing_rotation"]))
-    data.setup()
-    batch = data.batch("test", torch.arange(len(data.tables["test"]["index"])))
-    with torch.no_grad():
-        image = load_task(result.folder / "checkpoints" / "best.ckpt").network(batch.input).image
-    assert turned.metrics["test/mse"] == pytest.approx(float(((image - batch.input) ** 2).mean()), rel=1e-4)
-    assert turned.metrics["test/mse"] != result.metrics["test/mse"]
-    assert turned.folder.is_relative_to(result.folder / "evaluations")
-    with pytest.raises(UserError, match=r"model\.latent_dim=3: an evaluation cannot change this"):
-        runs.evaluate(result.folder, ["model.latent_dim=3"])
-    with pytest.raises(UserError, match=r"was trained on images of 1x28x28 .*, not 3x32x32"):
-        runs.evaluate(result.folder, ["data.source=cifar10"])
-    with pytest.raises(UserError, match="not a finished run"):
-        runs.evaluate(result.folder / "figures")
-
-
 def test_the_same_settings_have_the_same_folder_however_said(tmp_path):
     said = [["experiment=joint", "model.latent_dim=8"], ["model.latent_dim=8", "experiment=joint", "seed=0"]]
     places = {folder(compose(o)) for o in said}
@@ -290,44 +269,6 @@ def test_epochs_without_validation_have_no_validation_in_the_table(train, fast):
     assert result.best["epoch"] == 2
 
 
-def test_runs_side_by_side_keep_their_own_names(train, fast):
-    made = [("joint", 5), ("autoencoder", 5), ("autoencoder", 4)]
-    found = [train(f"experiment={name}", f"model.latent_dim={size}", *fast).folder for name, size in made]
-    found += [found[0]]  # asked for twice is drawn once
-    header = next(csv.reader((runs.compare(found) / "side_by_side.csv").open()))
-    assert header[2:] == [f"mse {run.parent.name} {run.name}" for run in found[:3]]
-
-
-def test_runs_are_drawn_side_by_side_without_the_analyses_they_were_trained_with(train, fast):
-    said = [o for o in fast if not o.startswith("analysis=")] + ["analysis.embeddings.points=50"]
-    found = [train("experiment=autoencoder", f"model.latent_dim={size}", *said).folder for size in (4, 5)]
-    assert runs.compare(found, ["analysis=none"])
-
-
-def test_an_evaluation_is_one_process_however_many_trained(train, fast, monkeypatch):
-    folder = train("experiment=autoencoder", *fast).folder
-    said, asked = folder / "overrides.yaml", []
-    said.write_text(said.read_text() + "- trainer.strategy=ddp\n- trainer.devices=2\n")
-    original = runs.make_trainer
-    monkeypatch.setattr(
-        runs, "make_trainer", lambda *given, **changes: asked.append(changes) or original(*given, **changes)
-    )
-    assert runs.evaluate(folder).metrics == runs.finished(folder).metrics
-    assert asked == [{"devices": 1, "strategy": "auto", "num_nodes": 1}]
-
-
-def test_sequences_that_were_trained_on_are_no_test(train, fast):
-    few = ["data.sequences=20", "data.novel_sequences=4", "data.components=5", "trainer.max_epochs=1"]
-    options = [option for option in fast if not option.startswith("data.limit")]
-    folder = train("experiment=convlstm", "model.hidden_channels=2", *options, *few).folder
-    for override in ("seed=1", "data.seed=1", "data.test_fraction=0.3"):
-        with pytest.raises(
-            UserError, match=r"was trained with .*, and would be tested on sequences that it was trained"
-        ):
-            runs.evaluate(folder, [override])
-    assert runs.evaluate(folder, ["data.noise=0.1"]).metrics
-
-
 def test_baselines_know_nothing_of_precision(train, fast):
     few = ["data.sequences=20", "data.novel_sequences=4", "data.components=5", "trainer.max_epochs=0"]
     options = [option for option in fast if not option.startswith("data.limit")]
@@ -372,13 +313,6 @@ def test_fresh_waits_for_whoever_is_at_work_in_the_folder(train, fast, monkeypat
     assert (folder / "metrics.json").exists()
 
 
-def test_sequences_are_drawn_side_by_side(train, fast):
-    data = ["data.num_sequences=40", "data.num_eval_sequences=20", "pretrained=none", "model.encoder.freeze=false"]
-    found = [train("experiment=cnn_lstm", *fast, *data, f"model.hidden_size={size}").folder for size in (4, 5)]
-    place = runs.compare(found)
-    assert len((place / "side_by_side.csv").read_text().splitlines()) == 11
-
-
 def test_an_experiment_trains_without_the_stage_before_it(train, fast, monkeypatch):
     monkeypatch.setattr(runs, "read_checkpoint", None)  # which a stage would be read with
     data = ["data.num_sequences=40", "data.num_eval_sequences=20", "trainer.max_epochs=0"]
@@ -390,19 +324,6 @@ def test_an_experiment_trains_without_the_stage_before_it(train, fast, monkeypat
 def test_a_stage_divides_the_images_as_its_successor_does():
     stage = compose(["experiment=cnn_lstm", "data.seed=3", "data.cache=/x"]).pretrained.settings
     assert (stage.seed, stage.data.cache) == (3, "/x")
-
-
-def test_an_evaluation_forgets_what_was_said_of_another_analysis(train, fast):
-    result = train(
-        "experiment=autoencoder", *[o for o in fast if o != "analysis=none"], "analysis.embeddings.points=50"
-    )
-    assert runs.evaluate(result.folder, ["analysis=none"]).metrics == result.metrics
-
-
-def test_an_evaluation_is_checked_first(train, fast):
-    result = train("experiment=autoencoder", *fast)
-    with pytest.raises(UserError, match=r"data\.square_ratio=abc: must be a number"):
-        runs.evaluate(result.folder, ["data=healing_square", "data.square_ratio=abc"])
 
 
 def test_an_analysis_of_sequences_is_refused_for_images_before_training(train, fast):

@@ -76,13 +76,12 @@ def _check(
 def _finished(place: Path | None, config: DictConfig, objective: str) -> bool:
     """Whether this very run is finished in `place`; raises what is wrong with it where it is not."""
     from healing_mnist import build
-    from healing_mnist.config import difference, plain
+    from healing_mnist.config import difference, plain, there_and_now
 
     config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     if place and (saved := place / "config.yaml").exists():
         if changed := difference(plain(OmegaConf.load(saved)), plain(config)):
-            lines = [f"{key}: {old} there, {new} now" for key, (old, new) in changed.items()]
-            raise UserError("\n  ".join(["its folder holds a run with other settings:", *lines]))
+            raise UserError("\n  ".join(["its folder holds a run with other settings:", *there_and_now(changed)]))
         if (place / "metrics.json").exists():
             return True
     build.check(config)

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from healing_mnist.checks import UserError
-from healing_mnist.config import INCIDENTAL, folder_name, incidental
+from healing_mnist.config import INCIDENTAL, folder_name, incidental, there_and_now
 from healing_mnist.files import atomic_write
 from healing_mnist.sweeps.points import Point, value_of
 
@@ -83,16 +83,9 @@ class Definition:
         kept = [
             sorted(o for o in each.fixed if not incidental(o) and not o.startswith("trainer=")) for each in (old, self)
         ]
-        changed = [
-            f"{name}: {before} there, {now} now"
-            for name, before, now in (
-                ("method", old.method, self.method),
-                ("objective", old.objective, self.objective),
-                ("direction", old.direction, self.direction),
-                ("fixed", *kept),
-            )
-            if before != now
-        ]
+        pairs = {name: (getattr(old, name), getattr(self, name)) for name in ("method", "objective", "direction")}
+        pairs["fixed"] = (kept[0], kept[1])
+        changed = there_and_now({name: (before, now) for name, (before, now) in pairs.items() if before != now})
         if old.varied.keys() != self.varied.keys() or (self.method == "tpe" and old.varied != self.varied):
             changed.append(f"what varies: {_words(old.varied)} there, {_words(self.varied)} now")
         elif self.method != "tpe" and (gone := [name for name in old.points if name not in self.points]):
@@ -126,7 +119,7 @@ def default_folder(output_dir: str, name: str, said: list[str]) -> Path:
     return Path(output_dir) / "sweeps" / (f"{name},{folder_name(settings)}" if settings else name)
 
 
-def settings_of(node: Any) -> Settings:
+def sweep_settings(node: Any) -> Settings:
     """The sweep's settings with their types checked; the defaults when no sweep was named."""
     merged = OmegaConf.merge(OmegaConf.structured(Settings), node or {})
     settings: Settings = OmegaConf.to_object(merged)

@@ -249,8 +249,8 @@ def _last_words(overrides: Sequence[str]) -> list[str]:
 
 
 def _evaluate(run: Path, overrides: Sequence[str]) -> None:
-    from healing_mnist import runs
+    from healing_mnist import evaluation
     from healing_mnist.sweeps.launcher import prepare_process
 
     prepare_process()
-    runs.evaluate(run, overrides)
+    evaluation.evaluate(run, overrides)

@@ -16,12 +16,20 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from healing_mnist.checks import UserError, problems_of
+from healing_mnist.checks import UserError, problems_of, refuse
 from healing_mnist.config import as_override, incidental, plain
 from healing_mnist.files import empty
 from healing_mnist.sweeps import checking, points
 from healing_mnist.sweeps.composing import Composer
-from healing_mnist.sweeps.definition import FILE, Definition, Settings, default_folder, job_name, only_one, settings_of
+from healing_mnist.sweeps.definition import (
+    FILE,
+    Definition,
+    Settings,
+    default_folder,
+    job_name,
+    only_one,
+    sweep_settings,
+)
 from healing_mnist.sweeps.launcher import SlotLauncher
 from healing_mnist.sweeps.pool import PRELOAD, Job, Outcome, Pool, warm_up
 from healing_mnist.sweeps.results import Results, Run
@@ -37,14 +45,14 @@ class PointSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         warm_up(PRELOAD)
         launcher = plain(config.hydra.launcher)
-        if launcher["_target_"].startswith("healing_mnist.") and (found := problems_of(launcher, "hydra.launcher")):
-            raise UserError("\n  ".join(["settings of the launcher:", *found]))
+        if launcher["_target_"].startswith("healing_mnist."):
+            refuse(problems_of(launcher, "hydra.launcher"))
         self.config, self.loader = config, hydra_context.config_loader
         self.composer = Composer(self.loader, config)
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, inspect.unwrap(task_function), config)
 
     def sweep(self, arguments: list[str]) -> None:
-        settings = settings_of(self.config.get("sweep"))
+        settings = sweep_settings(self.config.get("sweep"))
         self.fixed, dimensions, together = self._split(settings, arguments)
         self.fresh = _yes(self.fixed.pop("fresh", "fresh=false"))
         definition = self._define(settings, dimensions, together)

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from healing_mnist import build
 from healing_mnist.config import CONF, register_resolvers
 from healing_mnist.sweeps.composing import Composer
-from healing_mnist.sweeps.definition import settings_of
+from healing_mnist.sweeps.definition import sweep_settings
 from healing_mnist.sweeps.points import sample
 from healing_mnist.sweeps.results import Run, Setting
 from healing_mnist.sweeps.sweeper import PointSweeper
@@ -24,7 +24,7 @@ def test_its_jobs_can_run(name, tmp_path):
     sweeper = PointSweeper()
     sweeper.loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
     sweeper.config = sweeper.loader.load_configuration("train", [f"sweep={name}"], RunMode.MULTIRUN)
-    settings = settings_of(sweeper.config.sweep)
+    settings = sweep_settings(sweeper.config.sweep)
     sweeper.fixed, dimensions, together = sweeper._split(settings, [f"sweep={name}"])
     definition = sweeper._define(settings, dimensions, together)
     assert definition.name == name

@@ -8,7 +8,7 @@ import torch
 from hydra.errors import InstantiationException
 from torch import nn
 
-from healing_mnist import runs
+from healing_mnist import evaluation
 from healing_mnist.batch import Batch, LazyBatch, Output
 from healing_mnist.checks import UserError
 from healing_mnist.cli import explain
@@ -249,11 +249,11 @@ def test_a_run_can_be_measured_out_of_domain(train, fast):
     assert {"test/mse", "test/baseline_oracle/mse", "test/square_accuracy_determined"} <= result.metrics.keys()
     assert result.metrics["test/baseline_oracle/mse"] < result.metrics["test/baseline_last/mse"]
     angles = "data.angles=[10,20,30,40,50,60,70,80,90]"
-    other = runs.evaluate(result.folder, [angles, "data.horizon=2", "data.length=8"])
+    other = evaluation.evaluate(result.folder, [angles, "data.horizon=2", "data.length=8"])
     assert {"test/mse_step_1", "test/mse_step_2"} <= other.metrics.keys()
     assert other.metrics["test/baseline_last/mse"] != result.metrics["test/baseline_last/mse"]
     with pytest.raises(InstantiationException) as refused:
-        runs.evaluate(result.folder, ["data.horizon=6"])
+        evaluation.evaluate(result.folder, ["data.horizon=6"])
     assert explain(refused.value).startswith("data.horizon=6: must be in 1..5")
 
 

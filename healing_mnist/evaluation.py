@@ -1,0 +1,109 @@
+"""Finished runs measured again, on other data or by other analyses, and drawn beside each other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from omegaconf import DictConfig, OmegaConf
+
+from healing_mnist.build import build_data, check_groups, load_task
+from healing_mnist.checks import UserError
+from healing_mnist.config import compose, difference, evaluation_name, flatten, folder_name, incidental, key_of, plain
+from healing_mnist.runs import Result, finished, hush, logging_to, measured, single_trainer, summary_of
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
+    """Test a finished run again, with other data or analyses if `overrides` say so, into ``<run>/evaluations/``.
+
+    Raises:
+        UserError: `run` is no finished run; an override changes what was trained.
+    """
+    if finished(run) is None:
+        raise UserError(f"run={run}: not a finished run (it has no metrics.json)")
+    for override in overrides:
+        group = key_of(override).split(".")[0].split("/")[0].split("@")[0]
+        if group not in ("data", "analysis", "trainer", "callbacks", "logger", "seed"):
+            raise UserError(f"{override}: an evaluation cannot change this; allowed: data, analysis, trainer, logger")
+    cfg = _composed_again(run, overrides)
+    place = run / evaluation_name(overrides)
+    OmegaConf.update(cfg, "run_dir", str(place))
+    check_groups(cfg, "data", "callbacks", "analysis", "logger", "trainer")
+    data = build_data(cfg)
+    _refuse_other_deal(run, type(data).dealt_by, plain(cfg.data))
+    task = load_task(run / "checkpoints" / "best.ckpt")
+    for key, shape in flatten(task.config["model"]).items():
+        if key.endswith("image_shape") and list(shape) != list(data.image_shape):
+            given, trained = ("x".join(map(str, sizes)) for sizes in (data.image_shape, shape))
+            raise UserError(f"run={run}: was trained on images of {trained} (channels x height x width), not {given}")
+    place.mkdir(parents=True, exist_ok=True)
+    with logging_to(place / "run.log"):
+        hush()
+        L.seed_everything(cfg.seed, verbose=False)
+        trainer = single_trainer(cfg, place)
+        trainer.test(task, data, verbose=False)
+        result = measured(trainer, place, {}, cfg.objective)
+    result.save()
+    return result
+
+
+def _refuse_other_deal(run: Path, dealt_by: Sequence[str], data: dict[str, Any]) -> None:
+    """Raise UserError where other images of the same source would be tested, some of which the run was trained on."""
+    trained = plain(OmegaConf.load(run / "config.yaml"))["data"]
+    if any(trained.get(key) != data[key] for key in ("_target_", "source")):
+        return
+    for key in dealt_by:
+        if trained[key] != data[key]:
+            raise UserError(
+                f"data.{key}={data[key]}: run={run} was trained with {trained[key]}, and would be tested on sequences "
+                "that it was trained on; leave it as it is"
+            )
+
+
+def _composed_again(run: Path, overrides: Sequence[str]) -> DictConfig:
+    """The settings of a run with other words said last."""
+    # What was said of a group that decides nothing holds no longer where another option of it is named.
+    named = tuple(f"{key_of(override)}." for override in overrides)
+    saved = [o for o in OmegaConf.load(run / "overrides.yaml") if not (incidental(o) and key_of(o).startswith(named))]
+    return compose([*saved, *overrides])
+
+
+def evaluate_all(runs: Sequence[Path], overrides: Sequence[str] = ()) -> list[Result]:
+    """`evaluate` each run and print its metrics; several are also drawn side by side."""
+    results = [evaluate(run, overrides) for run in runs]
+    for result in results:
+        print(summary_of(result))
+    if len(runs) > 1 and (place := compare(runs, overrides)):
+        print(f"Side by side: {place}")
+    return results
+
+
+def compare(runs: Sequence[Path], overrides: Sequence[str] = ()) -> Path | None:
+    """Draw what finished runs make of the same rows into ``<output_dir>/comparisons/``; None if their data differ."""
+    from healing_mnist.callbacks.figures import save
+    from healing_mnist.callbacks.side_by_side import side_by_side
+
+    first, *others = [_composed_again(run, overrides) for run in runs]
+    changed = {key for cfg in others for key in difference({"data": plain(first.data)}, {"data": plain(cfg.data)})}
+    if changed:
+        log.info("not drawn side by side, the runs differ in %s", ", ".join(sorted(changed)))
+        return None
+    names = _short_names([run.resolve() for run in runs])
+    data = build_data(first)
+    data.setup()
+    tasks = {name: load_task(run / "checkpoints" / "best.ckpt") for name, run in zip(names, runs, strict=True)}
+    place = Path(first.output_dir) / "comparisons" / folder_name({"runs": "+".join(names)})
+    save(place, "side_by_side", *side_by_side(tasks, data))
+    return place
+
+
+def _short_names(runs: Sequence[Path]) -> list[str]:
+    """The shortest part of the paths that tells the runs apart: experiment, folder, both, or all of it."""
+    ways = (lambda run: run.parent.name, lambda run: run.name, lambda run: f"{run.parent.name} {run.name}", str)
+    every = [[way(run) for run in runs] for way in ways]
+    return next(names for names in every if len(set(names)) == len(set(runs)))

@@ -1,0 +1,91 @@
+"""Measuring finished runs again, and drawing several beside each other."""
+
+import csv
+
+import pytest
+import torch
+
+from healing_mnist import evaluation, runs
+from healing_mnist.build import build_data, load_task
+from healing_mnist.checks import UserError
+from healing_mnist.config import compose
+from healing_mnist.runs import finished
+
+
+def test_evaluate_repeats_the_test_and_takes_other_data(train, fast):
+    result = train("experiment=joint", *fast)
+    again = evaluation.evaluate(result.folder)
+    assert again.metrics == result.metrics
+    turned = evaluation.evaluate(result.folder, ["data=healing_rotation"])
+    data = build_data(compose(["experiment=joint", "data=healing_rotation"]))
+    data.setup()
+    batch = data.batch("test", torch.arange(len(data.tables["test"]["index"])))
+    with torch.no_grad():
+        image = load_task(result.folder / "checkpoints" / "best.ckpt").network(batch.input).image
+    assert turned.metrics["test/mse"] == pytest.approx(float(((image - batch.input) ** 2).mean()), rel=1e-4)
+    assert turned.metrics["test/mse"] != result.metrics["test/mse"]
+    assert turned.folder.is_relative_to(result.folder / "evaluations")
+    with pytest.raises(UserError, match=r"model\.latent_dim=3: an evaluation cannot change this"):
+        evaluation.evaluate(result.folder, ["model.latent_dim=3"])
+    with pytest.raises(UserError, match=r"was trained on images of 1x28x28 .*, not 3x32x32"):
+        evaluation.evaluate(result.folder, ["data.source=cifar10"])
+    with pytest.raises(UserError, match="not a finished run"):
+        evaluation.evaluate(result.folder / "figures")
+
+
+def test_runs_side_by_side_keep_their_own_names(train, fast):
+    made = [("joint", 5), ("autoencoder", 5), ("autoencoder", 4)]
+    found = [train(f"experiment={name}", f"model.latent_dim={size}", *fast).folder for name, size in made]
+    found += [found[0]]  # asked for twice is drawn once
+    header = next(csv.reader((evaluation.compare(found) / "side_by_side.csv").open()))
+    assert header[2:] == [f"mse {run.parent.name} {run.name}" for run in found[:3]]
+
+
+def test_runs_are_drawn_side_by_side_without_the_analyses_they_were_trained_with(train, fast):
+    said = [o for o in fast if not o.startswith("analysis=")] + ["analysis.embeddings.points=50"]
+    found = [train("experiment=autoencoder", f"model.latent_dim={size}", *said).folder for size in (4, 5)]
+    assert evaluation.compare(found, ["analysis=none"])
+
+
+def test_an_evaluation_is_one_process_however_many_trained(train, fast, monkeypatch):
+    folder = train("experiment=autoencoder", *fast).folder
+    said, asked = folder / "overrides.yaml", []
+    said.write_text(said.read_text() + "- trainer.strategy=ddp\n- trainer.devices=2\n")
+    original = runs.make_trainer
+    monkeypatch.setattr(
+        runs, "make_trainer", lambda *given, **changes: asked.append(changes) or original(*given, **changes)
+    )
+    assert evaluation.evaluate(folder).metrics == finished(folder).metrics
+    assert asked == [{"devices": 1, "strategy": "auto", "num_nodes": 1}]
+
+
+def test_sequences_that_were_trained_on_are_no_test(train, fast):
+    few = ["data.sequences=20", "data.novel_sequences=4", "data.components=5", "trainer.max_epochs=1"]
+    options = [option for option in fast if not option.startswith("data.limit")]
+    folder = train("experiment=convlstm", "model.hidden_channels=2", *options, *few).folder
+    for override in ("seed=1", "data.seed=1", "data.test_fraction=0.3"):
+        with pytest.raises(
+            UserError, match=r"was trained with .*, and would be tested on sequences that it was trained"
+        ):
+            evaluation.evaluate(folder, [override])
+    assert evaluation.evaluate(folder, ["data.noise=0.1"]).metrics
+
+
+def test_sequences_are_drawn_side_by_side(train, fast):
+    data = ["data.num_sequences=40", "data.num_eval_sequences=20", "pretrained=none", "model.encoder.freeze=false"]
+    found = [train("experiment=cnn_lstm", *fast, *data, f"model.hidden_size={size}").folder for size in (4, 5)]
+    place = evaluation.compare(found)
+    assert len((place / "side_by_side.csv").read_text().splitlines()) == 11
+
+
+def test_an_evaluation_forgets_what_was_said_of_another_analysis(train, fast):
+    result = train(
+        "experiment=autoencoder", *[o for o in fast if o != "analysis=none"], "analysis.embeddings.points=50"
+    )
+    assert evaluation.evaluate(result.folder, ["analysis=none"]).metrics == result.metrics
+
+
+def test_an_evaluation_is_checked_first(train, fast):
+    result = train("experiment=autoencoder", *fast)
+    with pytest.raises(UserError, match=r"data\.square_ratio=abc: must be a number"):
+        evaluation.evaluate(result.folder, ["data=healing_square", "data.square_ratio=abc"])
