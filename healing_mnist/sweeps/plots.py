@@ -184,11 +184,11 @@ def boxes(results: Results) -> Figure | None:
 def history(results: Results) -> Figure | None:
     """The objective of every trial in turn, and the best up to then."""
     objective = results.definition.objective
+    trials = list(results.runs)
     runs = _runs(results, objective)
     if results.definition.method == "grid" or len(runs) < 2:
         return None
-    numbers = [i for i, run in enumerate(results.runs.values()) if run.state == "finished"]
-    values = [run.metrics[objective] for run in runs]
+    numbers, values = [trials.index(run.name) for run in runs], [run.metrics[objective] for run in runs]
     better = max if results.definition.direction == "maximize" else min
     figure, axes = subplots(size=(5.0, 3.2))
     axes.scatter(numbers, values, s=12, label="trial")

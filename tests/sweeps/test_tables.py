@@ -97,6 +97,14 @@ def test_a_value_that_is_not_finite_counts_as_collapsed(tmp_path, results):
     assert Results.load(results.folder).runs["w=0.5,seed=1"].state == "collapsed"
 
 
+def test_the_history_leaves_out_a_trial_without_the_objective(results):
+    results.definition.method = "random"
+    results.runs["w=0.5,seed=1"].metrics.pop("val/accuracy")
+    results.runs["w=dynamic,seed=1"].state = "finished"
+    points = plots.history(results).axes[0].collections[0].get_offsets()
+    assert points.tolist() == [[1, 0.9], [2, 0.99]]
+
+
 def test_the_best_setting_is_a_file_for_conf(tmp_path, results):
     for run in results.runs.values():
         run.point |= {"optimizer": "radam", "optimizer.lr": 0.02, "model.channels": value_of("[4,8]")}
