@@ -8,7 +8,7 @@ help:
 	@echo "make demo   train the default experiment in about a minute and say where to look"
 	@echo "make test   run all tests"
 	@echo "make lint   ruff check and format check"
-	@echo "make results [SMALL=1] [ARGS='mnist=FOLDER cifar10=FOLDER only=PART,PART']   repeat the reports, write docs/results.md"
+	@echo "make results [SMALL=1] [ARGS='mnist=FOLDER cifar10=FOLDER only=PART,PART']   repeat the reports, write docs/results.md (SMALL=1: outputs/small/results.md)"
 	@echo "make cluster try a sweep on a Ray cluster and in a SLURM queue, both on this machine"
 	@echo "make env    only make the environment in $(VENV)"
 
@@ -36,7 +36,7 @@ cluster: env
 
 env: $(VENV)/.made
 
-# torch first and by its exact version: an open range would fetch gigabytes of CUDA packages on a machine without a GPU.
+# torch first and by the version in constraints.txt; a build of it that is in $(VENV) already (CPU, another CUDA) stays.
 $(VENV)/.made: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
