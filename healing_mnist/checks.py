@@ -51,11 +51,23 @@ class Range:
         return f"above {self.low:g}" if self.above else f"at least {self.low:g}"
 
 
+@dataclass(frozen=True)
+class NotEmpty:
+    """A list with something in it."""
+
+    def __contains__(self, value: Sequence) -> bool:
+        return len(value) > 0
+
+    def __str__(self) -> str:
+        return "with at least one value"
+
+
 Positive = Annotated[int, Range(low=1)]
 NonNegative = Annotated[int, Range(low=0)]
 PositiveFloat = Annotated[float, Range(low=0, above=True)]
 NonNegativeFloat = Annotated[float, Range(low=0)]
 Fraction = Annotated[float, Range(low=0, high=1)]
+Widths = Annotated[list[Positive], NotEmpty()]  # of layers, one each
 
 
 def suggestion(name: str, allowed: Sequence[str]) -> str:
@@ -72,7 +84,7 @@ def mismatch(value: Any, hint: Any) -> str | None:
         problem = mismatch(value, base)
         if problem or value is None:
             return problem
-        broken = [str(limit) for limit in limits if isinstance(limit, Range) and value not in limit]
+        broken = [str(limit) for limit in limits if isinstance(limit, (Range, NotEmpty)) and value not in limit]
         return f"{_name(base)} {' and '.join(broken)}" if broken else None
     if origin is Literal:
         return None if value in args else "one of " + ", ".join(str(arg) for arg in args)
@@ -103,7 +115,8 @@ def mismatch(value: Any, hint: Any) -> str | None:
 
 
 def _name(hint: Any) -> str:
-    return {int: "an integer", float: "a number", bool: "true or false", str: "a text"}.get(hint, str(hint))
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "a text", list: "a list"}
+    return names.get(typing.get_origin(hint) or hint, str(hint))
 
 
 def problems_of(config: Any, path: str = "", supplied: Sequence[str] = ()) -> list[str]:

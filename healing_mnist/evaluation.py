@@ -35,7 +35,7 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
     OmegaConf.update(cfg, "run_dir", str(place))
     check_groups(cfg, "data", "callbacks", "analysis", "logger", "trainer")
     data = build_data(cfg)
-    _refuse_other_deal(run, type(data).dealt_by, plain(cfg.data))
+    _refuse_other_deal(run, data.dealt_by, plain(cfg.data))
     task = load_task(run / "checkpoints" / "best.ckpt")
     for key, shape in flatten(task.config["model"]).items():
         if key.endswith("image_shape") and list(shape) != list(data.image_shape):

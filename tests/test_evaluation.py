@@ -69,6 +69,10 @@ def test_sequences_that_were_trained_on_are_no_test(train, fast):
         ):
             evaluation.evaluate(folder, [override])
     assert evaluation.evaluate(folder, ["data.noise=0.1"]).metrics
+    assert evaluation.evaluate(folder, ["data.held_out_frame=8"]).metrics
+    held = train("experiment=convlstm", "model.hidden_channels=2", "data.test_fraction=0", *options, *few).folder
+    with pytest.raises(UserError, match=r"data\.held_out_frame=8: .* was trained with 4"):
+        evaluation.evaluate(held, ["data.held_out_frame=8"])
 
 
 def test_sequences_are_drawn_side_by_side(train, fast):

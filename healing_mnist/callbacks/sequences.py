@@ -302,7 +302,7 @@ class MissingCurves(L.Callback):
 def without_area(batch: Batch, share: float, place: Tensor) -> Batch:
     """A square hole of `share` of the area in each input frame; `place` (B, T, 2) in [0, 1) runs from edge to edge."""
     height, width = batch.input.shape[-2:]
-    side = round(min(height, width) * math.sqrt(share))
+    side = min(round(math.sqrt(height * width * share)), height, width)
     inside = []
     for axis, length in enumerate((height, width)):
         start = (place[..., axis] * (length - side + 1)).long()[..., None]

@@ -33,7 +33,7 @@ class RenderedData(L.LightningDataModule):
 
     test_splits: tuple[str, ...] = ("test",)
 
-    dealt_by: tuple[str, ...] = ()  # settings that decide which of the source's images are for testing
+    dealt_by: tuple[str, ...] = ()  # settings that decide what is for testing
 
     def __init__(
         self, batch_size: Positive = 128, eval_batch_size: Positive = 500, seed: NonNegative = 0, resample: bool = False

@@ -46,9 +46,12 @@ def poisson(images: Tensor, intensity: float, seeds: Tensor) -> Tensor:
 
 
 def salt_and_pepper(images: Tensor, intensity: float, seeds: Tensor) -> Tensor:
-    """Make each pixel black or white, each with probability intensity / 2. Arguments and errors as in `gaussian`."""
+    """Make each pixel black or white, each with probability intensity / 2, in all its channels.
+
+    Arguments and errors as in `gaussian`; the last dimensions are (C, H, W).
+    """
     _check_intensity(intensity)
-    chance = counter.uniform(seeds, images.shape[1:])
+    chance = counter.uniform(seeds, (*images.shape[1:-3], 1, *images.shape[-2:]))
     # The lower half of the chances for pepper, the upper for salt: what is hit stays hit as the intensity grows.
     return torch.where(chance < intensity / 2, 0.0, torch.where(chance >= 1 - intensity / 2, 1.0, images))
 

@@ -25,6 +25,8 @@ def fetch(name: str, md5: str, mirrors: Sequence[str], folder: Path) -> Path:
         UserError: the cache cannot be written, or no mirror gave the file.
     """
     path = folder / name
+    if path.exists() and pooch.file_hash(str(path), alg="md5") == md5:
+        return path  # also where nothing can be written
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{name}.lock"):

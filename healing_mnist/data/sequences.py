@@ -43,8 +43,9 @@ class HealingSequences(SourceData):
     A batch has `input` (B, T, C, H, W), `target` (B, horizon, C, H, W), `lengths` where sequences differ in length and
     `observed` where frames are missing. `attributes` are digit, angle (degrees), length (all frames), squares (frames
     with the square), start (the first of them; -1 without any), square_size (pixels, in the first target frame),
-    square_in_target (0 or 1) and determined (1 where the input settles which target frames have the square: no other
-    sequence of this data set has the same square in its input and not in its target).
+    square_in_target (1 where any target frame has the square) and, unless part of the input is missing, determined (1
+    where the input settles which target frames have the square: no other sequence of this data set has the same square
+    in its input and not in its target).
 
     Args:
         num_sequences: training sequences; None: 60,000, or ten an image where that is less.
@@ -93,14 +94,16 @@ class HealingSequences(SourceData):
         self.squares, self.square_size, self.growth, self.start = squares, square_size, growth, start
         self.horizon, self.target = horizon, target
         self.missing_area, self.missing_frames = missing_area, missing_frames
+        first = start if isinstance(start, int) else 0
+        self.most = self.longest - first if squares == "random" else squares  # frames with the square
+        self.largest = square_size + growth * ((self.most - 1) // 2) if self.most > 0 else 0
+        area = self.image_shape[1] * self.image_shape[2] * max(0.0, missing_area)
+        self.hole = round(area**0.5)  # its side in pixels
         self._check()
         self.compile = compile
         if compile:
             check_compiler("data.compile=true")
         self.inputs = self.longest - horizon  # input frames of the longest sequence
-        most = self.longest if squares == "random" else squares
-        self.largest = square_size + growth * ((most - 1) // 2) if most else 0
-        self.hole = round(min(self.image_shape[1:]) * missing_area**0.5)  # its side in pixels
         self.determined = self._find_determined()
         self.degrees = torch.tensor(self.angles)  # of a step
         self.input_turns = self.degrees[:, None] * torch.arange(self.inputs)
@@ -126,24 +129,28 @@ class HealingSequences(SourceData):
         for name in ("missing_area", "missing_frames"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"data.{name}={getattr(self, name)}: must be in [0, 1), something must be left to see")
+        most = min(self.image_shape[1:]) - 1
+        if self.missing_area and not 1 <= self.hole <= most:
+            raise UserError(
+                f"data.missing_area={self.missing_area:g}: a hole with a side of {self.hole} pixels; it must have 1 to "
+                f"{most}, something must be left to see"
+            )
         self._check_squares(lengths)
 
     def _check_squares(self, lengths: str) -> None:
         count = 1 if self.squares == "random" else self.squares
         if count > self.shortest:
             raise UserError(f"data.squares={count}: more frames than the shortest sequence has ({lengths})")
-        if isinstance(self.start, int) and self.start + count > self.shortest:
+        if count and isinstance(self.start, int) and self.start + count > self.shortest:
             raise UserError(
                 f"data.start={self.start}: with data.squares={self.squares} must be at most {self.shortest - count}, "
                 f"the shortest sequence ends there ({lengths})"
             )
-        most = self.longest if self.squares == "random" else self.squares
-        largest = self.square_size + self.growth * max(0, (most - 1) // 2)
         side = min(self.image_shape[1:])
-        if most and largest > side:
+        if self.largest > side:
             raise UserError(
-                f"data.square_size={self.square_size} with data.growth={self.growth}: grows to {largest} pixels over "
-                f"{most} frames, beyond the image's {side}"
+                f"data.square_size={self.square_size} with data.growth={self.growth}: grows to {self.largest} pixels "
+                f"over {self.most} frames, beyond the image's {side}"
             )
 
     def draw(self, split: str, generator: torch.Generator) -> Rows:
@@ -189,24 +196,27 @@ class HealingSequences(SourceData):
         inputs = length - self.horizon
         clean = partial(self._inputs, rows, images)
         target = self._targets(rows, images) if self.target == "next" else clean()
-        square = square_sides(count, start, inputs, self.square_size, self.growth)
-        determined = self._on(images.device, "determined", self.determined)
+        ahead = inputs[:, None] + torch.arange(self.horizon, device=images.device)
+        squares = square_sides(count[:, None], start[:, None], ahead, self.square_size, self.growth)
         degrees = self._on(images.device, "degrees", self.degrees)
+        attributes = {
+            "digit": rows["label"].long(),
+            "angle": degrees[angle],
+            "length": length,
+            "squares": count,
+            "start": start,
+            "square_size": squares[:, 0],
+            "square_in_target": (squares > 0).any(1).long(),
+        }
+        if not self.hole and "observed" not in rows:
+            determined = self._on(images.device, "determined", self.determined)
+            attributes["determined"] = determined[length, count, start.clamp(min=0)].long()
         return LazyBatch(
             input=lambda: self._damage(rows, clean() if self.target == "next" else target.clone()),
             target=target,
             label=rows["label"].long(),
             index=rows["index"],
-            attributes={
-                "digit": rows["label"].long(),
-                "angle": degrees[angle],
-                "length": length,
-                "squares": count,
-                "start": start,
-                "square_size": square,
-                "square_in_target": (square > 0).long(),
-                "determined": determined[length, count, start.clamp(min=0)].long(),
-            },
+            attributes=attributes,
             lengths=inputs if self.shortest < self.longest else None,
             observed=rows.get("observed"),
         )

@@ -25,7 +25,7 @@ def downsampled_sizes(size: int, layers: int, kernel_size: int, downsample: str)
             sizes.append((sizes[-1] + 2 * (kernel_size // 2) - kernel_size + 1) // 2)
         else:
             padding = _stride_padding(sizes[-1], layer == layers - 1, kernel_size)
-            sizes.append((sizes[-1] + 2 * padding - kernel_size) // 2 + 1)
+            sizes.append((sizes[-1] + 2 * padding - kernel_size) // 2 + 1 if sizes[-1] > 1 else 0)
     if sizes[-1] < 1:
         raise UserError(f"model.channels: {layers} layers leave nothing of an image with side {size}; use fewer layers")
     return sizes
@@ -92,6 +92,13 @@ class ConvEncoder(nn.Module):
         self.project = nn.Sequential(
             nn.Flatten(), MLP(math.prod(self.map_shapes[-1]), [hidden], latent_dim, activation, dropout)
         )
+        self._mirrored = {
+            "kernel_size": kernel_size,
+            "activation": activation,
+            "batch_norm": batch_norm,
+            "dropout": dropout,
+            "hidden": hidden,
+        }
         self.frozen = freeze
         self.requires_grad_(not freeze)
         self.train()
@@ -99,6 +106,10 @@ class ConvEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> (B, latent_dim)."""
         return self.project(self.convolutions(images))
+
+    def mirrored(self, latent_dim: int) -> ConvDecoder:
+        """A fresh decoder with the same layers in reverse, from embeddings (B, latent_dim)."""
+        return ConvDecoder(self.map_shapes, latent_dim, **self._mirrored)
 
     def train(self, mode: bool = True) -> ConvEncoder:
         """A frozen encoder stays in evaluation mode, else batch norm would go on counting and dropout dropping."""
@@ -182,9 +193,7 @@ class Autoencoder(nn.Module):
         self.encoder = ConvEncoder(
             image_shape, latent_dim, channels, kernel_size, downsample, activation, batch_norm, dropout, hidden
         )
-        self.decoder = ConvDecoder(
-            self.encoder.map_shapes, latent_dim, kernel_size, activation, batch_norm, dropout, hidden
-        )
+        self.decoder = self.encoder.mirrored(latent_dim)
 
     def forward(self, images: Tensor) -> Output:
         """(B, C, H, W) -> image (B, C, H, W), embedding (B, latent_dim)."""

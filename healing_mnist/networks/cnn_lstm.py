@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from healing_mnist.batch import Output
 from healing_mnist.checks import Fraction, Positive, UserError
-from healing_mnist.networks.autoencoder import ConvDecoder, ConvEncoder
+from healing_mnist.networks.autoencoder import ConvEncoder
 from healing_mnist.networks.layers import in_float32
 
 
@@ -63,7 +63,7 @@ class CNNLSTM(nn.Module):
         self.unroll = (
             nn.LSTM(self.embedding_dim, self.embedding_dim, batch_first=True) if decode == "sequence" else None
         )
-        self.decoder = ConvDecoder(encoder.map_shapes, self.embedding_dim)
+        self.decoder = encoder.mirrored(self.embedding_dim)
 
     def forward(
         self, frames: Tensor, lengths: Tensor | None = None, observed: Tensor | None = None, steps: int = 1

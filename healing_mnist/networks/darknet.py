@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
 from healing_mnist.batch import Output
-from healing_mnist.checks import Positive
+from healing_mnist.checks import NotEmpty, Positive, Range
+
+Width = Annotated[int, Range(low=2)]  # the narrow layers have half of it
 
 
 class DarknetClassifier(nn.Module):
@@ -21,7 +25,7 @@ class DarknetClassifier(nn.Module):
         self,
         image_shape: tuple[Positive, Positive, Positive],
         num_classes: Positive = 10,
-        channels: list[Positive] = (32, 64, 128),
+        channels: Annotated[list[Width], NotEmpty()] = (32, 64, 128),
     ):
         super().__init__()
         layers: list[nn.Module] = [_block(image_shape[0], channels[0] // 2, 3), nn.MaxPool2d(2, ceil_mode=True)]

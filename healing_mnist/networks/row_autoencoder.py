@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from healing_mnist.batch import Output
-from healing_mnist.checks import Positive
+from healing_mnist.checks import Positive, Widths
 from healing_mnist.networks.rows import CellName, RowEncoder, SigmoidLSTM, from_rows, run, stack
 
 
@@ -32,8 +32,8 @@ class RowAutoencoder(nn.Module):
         self,
         image_shape: tuple[Positive, Positive, Positive],
         cell: CellName = "lstm",
-        encoder: list[Positive] = (128,),
-        decoder: list[Positive] = (128,),
+        encoder: Widths = (128,),
+        decoder: Widths = (128,),
         output: Literal["linear", "sigmoid_lstm"] = "linear",
     ):
         super().__init__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from healing_mnist.batch import Output
-from healing_mnist.checks import Fraction, Positive
+from healing_mnist.checks import Fraction, Positive, Widths
 from healing_mnist.networks.rows import CellName, RowEncoder
 
 
@@ -25,7 +25,7 @@ class RowClassifier(nn.Module):
         image_shape: tuple[Positive, Positive, Positive],
         num_classes: Positive = 10,
         cell: CellName = "lstm",
-        hidden: list[Positive] = (128, 128),
+        hidden: Widths = (128, 128),
         dropout: Fraction = 0.0,
     ):
         super().__init__()

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -126,12 +127,12 @@ def _command(setup: Setup, part: Part, results: Results) -> str:
     folder = f"`{setup.folder(part)}`" if not part.runs else f"`{setup.output_dir}/{part.runs}`"
     if part.runs:
         return f"The runs in {folder}, which others above needed and made."
-    again = f"`python evaluate.py run=RUN {' '.join(setup.evaluation(part))}` of the runs in {folder}."
+    again = f"`python evaluate.py run=RUN {shlex.join(setup.evaluation(part))}` of the runs in {folder}."
     if part.of:
         return again if part.evaluate else f"The runs in {folder} again."
     said = results.definition.command or setup.arguments(part)
     planned = {*setup.planned(part), "trainer=cpu"}
-    command = f"`python sweep.py {' '.join(said)} hydra.sweep.dir={setup.folder(part)}`."
+    command = f"`python sweep.py {shlex.join(said)} hydra.sweep.dir={setup.folder(part)}`."
     if other := [f"`{word}`" for word in said if word not in planned]:
         command += f" **Not as the study says, but with {', '.join(other)}.**"
     return f"{command} {again}" if part.evaluate else command

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 
 from healing_mnist.callbacks.figures import COLORS, rasterize, styled, subplots
-from healing_mnist.sweeps.points import SEED
+from healing_mnist.sweeps.points import REPEATS
 from healing_mnist.sweeps.results import Results, Run, Setting
 from healing_mnist.sweeps.tables import report_of, shown
 
@@ -202,9 +202,11 @@ def history(results: Results) -> Figure | None:
 
 
 def _keys(results: Results) -> list[str]:
-    """Settings with more than one value; a seed is no setting."""
+    """Settings with more than one value; a seed or a fold is no setting."""
     points = [run.point for run in results.runs.values()]
-    return [k for k in results.definition.varied if k != SEED and len({str(point.get(k)) for point in points}) > 1]
+    return [
+        k for k in results.definition.varied if k not in REPEATS and len({str(point.get(k)) for point in points}) > 1
+    ]
 
 
 def _metrics(results: Results) -> list[str]:

@@ -22,7 +22,8 @@ from hydra.errors import HydraException
 from healing_mnist.checks import UserError
 from healing_mnist.config import as_override
 
-SEED = "seed"  # repeats a setting: never searched, always crossed with everything else
+SEED = "seed"  # never searched, always crossed with everything else
+REPEATS = {SEED: "seeds", "data.fold": "folds"}  # what repeats a setting instead of being one, and its plural
 Point = dict[str, str]  # setting -> value, as Hydra reads it from a command line
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from healing_mnist.config import compose, difference, plain
 from healing_mnist.sweeps.definition import LOADER, Definition
-from healing_mnist.sweeps.points import SEED, value_of
+from healing_mnist.sweeps.points import REPEATS, SEED, value_of
 
 State = Literal["finished", "collapsed", "pruned", "failed", "unfinished"]
 
@@ -33,7 +33,7 @@ class Run:
 
 @dataclass
 class Setting:
-    """One row of the table: the runs that differ in their seed only."""
+    """One row of the table: the runs that differ in seed and fold only."""
 
     point: dict[str, Any]
     runs: list[Run]
@@ -46,7 +46,7 @@ class Setting:
         return mean(values) if values else None
 
     def spread(self, metric: str) -> float | None:
-        """Standard deviation over the seeds (with n - 1); None for a single run."""
+        """Standard deviation over the repetitions (with n - 1); None for a single run."""
         values = self.values(metric)
         return stdev(values) if len(values) > 1 else None
 
@@ -141,10 +141,10 @@ class Results:
         return sum(run.state in ("finished", "collapsed", "pruned") for run in self.runs.values())
 
     def settings(self) -> list[Setting]:
-        """One a point, its repetitions with other seeds together."""
+        """One a point, its repetitions with other seeds and folds together."""
         groups: dict[tuple, Setting] = {}
         for run in self.runs.values():
-            point = {key: value for key, value in run.point.items() if key != SEED}
+            point = {key: value for key, value in run.point.items() if key not in REPEATS}
             groups.setdefault(tuple(map(str, point.items())), Setting(point, [])).runs.append(run)
         return list(groups.values())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import yaml
 
 from healing_mnist.config import CONF, incidental, key_of
 from healing_mnist.files import atomic_write
-from healing_mnist.sweeps.points import SEED, value_of
+from healing_mnist.sweeps.points import REPEATS, SEED, value_of
 from healing_mnist.sweeps.results import Results, Setting
 
 
@@ -136,7 +137,7 @@ def caption(results: Results) -> str:
     same = [f"{key}={shown(first[key])}" for key in first if all(point.get(key) == first[key] for point in points)]
     return " ".join(
         [
-            f"`python train.py {' '.join([*definition.fixed, *same])}`.",
+            f"`python train.py {shlex.join([*definition.fixed, *same])}`.",
             *counted(results),
             "In each run the epoch best on validation was kept and tested once; settings are compared by "
             f"{definition.objective} (validation), the {better} in bold.",
@@ -145,12 +146,13 @@ def caption(results: Results) -> str:
 
 
 def counted(results: Results) -> list[str]:
-    """Sentences: how many runs with how many seeds, and how many were left out."""
+    """Sentences: how many runs with which seeds and folds, and how many were left out."""
     runs = [run for run in results.runs.values() if run.state == "finished"]
-    seeds = sorted({str(run.point.get(SEED)) for run in runs})
     parts = [f"{len(runs)} finished run{'s' * (len(runs) != 1)}."]
-    if len(seeds) > 1:
-        parts.append(f"Mean ± standard deviation over seeds {', '.join(seeds)}.")
+    drawn = {plural: sorted({str(run.point.get(key)) for run in runs}) for key, plural in REPEATS.items()}
+    over = [f"{plural} {', '.join(values)}" for plural, values in drawn.items() if len(values) > 1]
+    if over:
+        parts.append(f"Mean ± standard deviation over {' and '.join(over)}.")
     for state, why in (
         ("collapsed", "collapsed (predictions empty or the same for every input), set aside"),
         ("pruned", "stopped early by the search, set aside"),
@@ -203,7 +205,8 @@ def best_yaml(results: Results) -> str:
     What all runs of the sweep shared is part of it, but for experiment, data and seed, which its header says.
     """
     definition, best = results.definition, results.best()
-    shared = [override for override in definition.fixed if not incidental(override)]
+    # All images train the best setting: of folds there are several only to find it.
+    shared = [o for o in definition.fixed if not incidental(o) and key_of(o) != "data.folds"]
     settings = {
         key: value_of(value)
         for key, value in (override.split("=", 1) for override in shared if "=" in override)
@@ -218,7 +221,7 @@ def best_yaml(results: Results) -> str:
     lines = [
         "# @package _global_",
         f"# Best of {results.count('finished')} runs of the sweep '{definition.name}' by {score} on validation.",
-        f"#   python train.py {' '.join(shared)}",
+        f"#   python train.py {shlex.join(shared)}",
     ]
     if groups:
         lines += ["defaults:", *(f"  - override /{key}: {value}" for key, value in groups.items())]

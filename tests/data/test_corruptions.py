@@ -53,6 +53,14 @@ def test_error_grows_with_intensity(noise):
     assert errors[1] > 0
 
 
+def test_salt_and_pepper_hits_all_channels_of_a_pixel():
+    images = torch.full((20, 3, 30, 30), 0.5)
+    noisy = salt_and_pepper(images, 0.2, SEEDS)
+    assert torch.equal(noisy, noisy[:, :1].expand_as(noisy))
+    assert (noisy != images).float().mean().item() == pytest.approx(0.2, abs=0.01)
+    assert (salt_and_pepper(images, 1, SEEDS) != 0.5).all()
+
+
 def test_gaussian_is_the_normal_distribution_clipped():
     values = gaussian(constant(0.5), 0.2, SEEDS).flatten().double().numpy()
     inside = values[(values > 0) & (values < 1)]

@@ -11,7 +11,7 @@ import pytest
 from idx_files import NAMES, four_arrays, write_four
 
 from healing_mnist.checks import UserError
-from healing_mnist.data import sources
+from healing_mnist.data import download, sources
 from healing_mnist.data.download import fetch
 from healing_mnist.data.sources import fashion_mnist
 
@@ -99,6 +99,16 @@ def test_a_file_with_a_wrong_checksum_never_appears(server, tmp_path):
     with pytest.raises(UserError, match="wrong checksum"):
         fetch(name, "0" * 32, (server.url,), tmp_path)
     assert not (tmp_path / name).exists()
+
+
+def test_a_complete_cache_need_not_be_writable(source, tmp_path, monkeypatch):
+    base = source(tmp_path / "cache")
+
+    def read_only(*_):
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr(download, "FileLock", read_only)
+    assert source(tmp_path / "cache").train_images.equal(base.train_images)
 
 
 def test_a_cache_that_cannot_be_written_is_one_message(server, tmp_path):

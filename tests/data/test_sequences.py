@@ -71,7 +71,7 @@ def test_frames_are_those_of_a_loop(settings):
         np.testing.assert_allclose(batch.target[i, :, 0], frames[seen:], atol=2e-5)
         assert not batch.input[i, seen:].any()  # padding
         assert row["square_size"] == sides[seen]
-        assert row["square_in_target"] == (sides[seen] > 0)
+        assert row["square_in_target"] == any(sides[seen:length])
         if batch.lengths is not None:
             assert batch.lengths[i] == seen
     assert (batch.lengths is None) == isinstance(settings.get("length", 6), int)
@@ -212,6 +212,11 @@ def test_determined_is_what_brute_force_over_the_table_finds(settings):
         assert all(expected)
 
 
+@pytest.mark.parametrize("damage", [{"missing_frames": 0.4}, {"missing_area": 0.1}])
+def test_a_damaged_input_is_not_said_to_determine_anything(damage):
+    assert "determined" not in make(squares="random", growth=2, **damage)[1].attributes
+
+
 def test_in_const_grow_only_a_square_that_comes_last_leaves_the_target_open():
     _, batch = make(num_sequences=2000, squares="random", growth=2)
     comes_last = batch.attributes["start"] == 4
@@ -261,11 +266,18 @@ def test_square_size_reads_the_squares_off_true_frames():
         ({"horizon": 3, "length": (3, 6)}, "data.horizon=3: must be in 1..2"),
         ({"missing_frames": 1.0}, "data.missing_frames=1.0: must be in \\[0, 1\\)"),
         ({"missing_area": 1.0}, "data.missing_area=1.0: must be in \\[0, 1\\)"),
+        ({"missing_area": 0.99}, "data.missing_area=0.99: a hole with a side of 28 pixels; it must have 1 to 27"),
+        ({"missing_area": 0.0003}, "data.missing_area=0.0003: a hole with a side of 0 pixels"),
     ],
 )
 def test_impossible_settings_are_refused(settings, words):
     with pytest.raises(UserError, match=words):
         HealingSequences(**settings)
+
+
+def test_a_square_that_starts_late_has_no_time_to_grow_beyond_the_image():
+    assert HealingSequences(squares="random", start=4, growth=13).largest == 3
+    assert not HealingSequences(squares=0, start=9).has_squares
 
 
 @pytest.mark.parametrize("override", ["data.horizon=0", "data.squares=some", "data.length=[3]", "data.target=last"])

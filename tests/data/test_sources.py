@@ -14,7 +14,7 @@ def test_names_are_the_modules():
     assert {"digits", "mnist", "fashion_mnist", "cifar10"} <= set(sources.names())
 
 
-@pytest.mark.parametrize("name", ["mnits", "digts", "no.such.module"])
+@pytest.mark.parametrize("name", ["mnits", "digts", "no.such.module", ".mnist", None])
 def test_an_unknown_source_is_answered_with_those_there_are(name):
     with pytest.raises(UserError) as error:
         sources.load(name)
@@ -45,6 +45,36 @@ def test_a_module_of_the_users_own(tmp_path, monkeypatch):
         sources.image_shape("mine.half")
     with pytest.raises(ModuleNotFoundError, match="not_installed_here"):
         sources.image_shape("mine.broken")
+
+
+@pytest.mark.parametrize(
+    ("labels", "complaint"),
+    [
+        ("torch.arange(4) % 2 + 0.0", r"train_labels must be int64 \(4,\) in 0\.\.1, not float32 \(4,\)"),
+        ("torch.zeros(4, 1, dtype=torch.int64)", r"train_labels must be int64 \(4,\) in 0\.\.1, not int64 \(4, 1\)"),
+        ("torch.arange(4)", r"train_labels must be .* not int64 \(4,\) in 0\.\.3"),
+        ("torch.arange(0)", "no train_images"),
+    ],
+)
+def test_labels_of_a_users_source_are_checked(labels, complaint, tmp_path, monkeypatch):
+    (tmp_path / "labelled.py").write_text(
+        "import torch\nfrom healing_mnist.data.sources import Base\nIMAGE_SHAPE = [1, 5, 7]\nNUM_CLASSES = 2\n"
+        f"def load(root, cache):\n    labels = {labels}\n"
+        "    images = torch.zeros(len(labels), 1, 5, 7, dtype=torch.uint8)\n"
+        "    return Base(images, labels, images, labels)\n"
+    )
+    (tmp_path / "mine_too").mkdir()
+    (tmp_path / "labelled.py").rename(tmp_path / "mine_too" / "labelled.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("mine_too", "mine_too.labelled"):
+        sys.modules.pop(module, None)
+    with pytest.raises(UserError, match=complaint):
+        sources.load("mine_too.labelled")
+
+
+def test_digits_read_no_folder(tmp_path):
+    with pytest.raises(UserError, match=r"data\.source=digits is bundled and reads no folder; name the source"):
+        sources.load("digits", tmp_path)
 
 
 def test_shape_and_classes_are_known_without_torch():

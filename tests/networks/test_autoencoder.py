@@ -98,9 +98,10 @@ def test_too_many_blocks_for_the_image_are_refused():
         CNNClassifier((1, 28, 28), channels=[8] * 5)
 
 
-def test_too_many_layers_for_the_image_are_refused():
+@pytest.mark.parametrize("downsample", ["stride", "pool"])
+def test_too_many_layers_for_the_image_are_refused(downsample):
     with pytest.raises(UserError, match=r"model\.channels: 6 layers .* side 28"):
-        Autoencoder((1, 28, 28), channels=[4] * 6, downsample="pool")
+        Autoencoder((1, 28, 28), channels=[4] * 6, downsample=downsample)
 
 
 def test_networks_build_and_run_on_the_meta_device():

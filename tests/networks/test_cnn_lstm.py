@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from healing_mnist.checks import UserError
-from healing_mnist.networks.autoencoder import ConvEncoder
+from healing_mnist.networks.autoencoder import Autoencoder, ConvEncoder
 from healing_mnist.networks.cnn_lstm import CNNLSTM
 
 SIZE = 14
@@ -194,6 +194,14 @@ def test_frozen_encoder_stays_as_it_is():
     optimizer.step()
     for name, value in network.encoder.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_decoder_mirrors_whatever_encoder_there_is():
+    options = {"kernel_size": 5, "activation": "elu", "batch_norm": "none", "dropout": 0.1, "hidden": 40}
+    network = CNNLSTM(ConvEncoder((1, 28, 28), 6, [4, 8], **options), hidden_size=7)
+    whole = Autoencoder((1, 28, 28), 7, [4, 8], **options)
+    assert str(network.decoder) == str(whole.decoder)
+    assert network(torch.rand(2, 3, 1, 28, 28)).image.shape == (2, 1, 1, 28, 28)
 
 
 def test_dropout_needs_two_layers():

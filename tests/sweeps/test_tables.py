@@ -97,6 +97,16 @@ def test_a_value_that_is_not_finite_counts_as_collapsed(tmp_path, results):
     assert Results.load(results.folder).runs["w=0.5,seed=1"].state == "collapsed"
 
 
+def test_folds_repeat_a_setting(results):
+    for run in results.runs.values():
+        run.point["data.fold"] = run.point.pop("seed")
+    first, _ = tables.setting_rows(results)
+    assert first["test/mse"] == pytest.approx(0.12)
+    assert "data.fold" not in first
+    assert "over folds 1, 2." in tables.caption(results)
+    assert "fold" not in tables.best_yaml(results)
+
+
 def test_the_history_leaves_out_a_trial_without_the_objective(results):
     results.definition.method = "random"
     results.runs["w=0.5,seed=1"].metrics.pop("val/accuracy")
@@ -114,12 +124,13 @@ def test_the_best_setting_is_a_file_for_conf(tmp_path, results):
         "data.source=mnist",
         "data.root=/x",
         "seed=3",
+        "data.folds=5",
         "+data.novelty=1",
         "~optimizer.fused",
     ]
     written = tables.best_yaml(results)
     command = "python train.py experiment=joint scheduler=none trainer.max_epochs=7 data.source=mnist seed=3"
-    assert f"{command} +data.novelty=1 ~optimizer.fused\n" in written
+    assert f"{command} +data.novelty=1 '~optimizer.fused'\n" in written
     assert yaml.safe_load(written) == {
         "defaults": [{"override /scheduler": "none"}, {"override /optimizer": "radam"}],
         "trainer": {"max_epochs": 7},

@@ -49,6 +49,14 @@ def load(name: str, root: str | Path | None = None, cache: str | Path = "~/.cach
         found = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
         if found != f"uint8 {(len(labels), *shape)}":
             raise UserError(f"data.source={name}: {part}_images must be uint8 {(len(labels), *shape)}, not {found}")
+        if not len(labels):
+            raise UserError(f"data.source={name}: no {part}_images")
+        kind = f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}"
+        if kind != f"int64 {(len(labels),)}" or labels.min() < 0 or labels.max() >= source.NUM_CLASSES:
+            raise UserError(
+                f"data.source={name}: {part}_labels must be int64 {(len(labels),)} in 0..{source.NUM_CLASSES - 1}, not "
+                f"{kind} in {labels.min()}..{labels.max()}"
+            )
     return base
 
 
@@ -68,14 +76,14 @@ def class_names(name: str) -> list[str]:
 
 
 def _module(name: str) -> ModuleType:
-    path = name if "." in name else f"{__name__}.{name}"
+    path = str(name) if "." in str(name).strip(".") else f"{__name__}.{name}"
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{path}.".startswith(f"{error.name}."):
             raise  # the source exists and lacks something it imports itself
         raise UserError(
-            f"data.source={name}: unknown source{suggestion(name, names())}; allowed: {', '.join(names())}, "
+            f"data.source={name}: unknown source{suggestion(str(name), names())}; allowed: {', '.join(names())}, "
             "or the dotted path of a module"
         ) from None
     absent = [part for part in ("IMAGE_SHAPE", "NUM_CLASSES", "load") if not hasattr(module, part)]

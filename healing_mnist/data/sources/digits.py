@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from healing_mnist.checks import UserError
 from healing_mnist.data.sources import Base
 
 IMAGE_SHAPE = (1, 28, 28)
@@ -16,11 +17,20 @@ TEST_EVERY = 5  # every fifth image of a class is a test image: 1,442 for traini
 
 
 def load(root: Path | None, cache: Path) -> Base:
-    """Enlarge the digits; the same images and the same split on every call. `root` and `cache` are not needed."""
+    """Enlarge the digits; the same images and the same split on every call. No file is read: `cache` is not needed.
+
+    Raises:
+        UserError: a `root` is given, by someone who means another source.
+    """
     import torch
     from sklearn.datasets import load_digits
     from torch.nn import functional as F
 
+    if root is not None:
+        raise UserError(
+            f"data.root={root}: data.source=digits is bundled and reads no folder; name the source of these files, as "
+            "data.source=mnist"
+        )
     small, labels = load_digits(return_X_y=True)  # (N, 64) in 0..16
     small, labels = torch.from_numpy(small).float().view(-1, 1, 8, 8), torch.from_numpy(labels).long()
     framed = F.pad(small * (255 / 16), (1, 1, 1, 1))  # strokes fade out instead of ending at a hard edge
