@@ -96,7 +96,7 @@ def test_evaluations_are_read_in_the_place_of_the_runs(planted):
     part = planted.study.part("again")
     text = document.section(planted.setup, part, planted.setup.results(part))
     assert [row["test/mse"] for row in rows(text)] == ["1.2 ± 0.28", "4 ± 1.4"]
-    assert "`python evaluate.py run=RUN data.angles=[10,20]`" in text
+    assert "`python evaluate.py run=RUN 'data.angles=[10,20]'`" in text
 
 
 def test_a_table_from_the_csv_of_each_run(planted):
