@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
@@ -13,16 +13,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checkpoints import AtomicCheckpoints, load_state, read_checkpoint
-from healing_mnist.checks import NonNegative, UserError, mismatch, problems_of, refuse, suggestion
+from healing_mnist.checks import Positive, Range, UserError, mismatch, problems_of, refuse, suggestion
 from healing_mnist.config import key_of, plain
 from healing_mnist.tasks.base import Task
 
 OWN = {  # the settings of a run that belong to none of the groups
     "name": str | None,
-    "seed": NonNegative,
+    "seed": Annotated[int, Range(low=0, high=2**32 - 1)],  # what NumPy takes
     "objective": str,
     "direction": Literal["minimize", "maximize"],
     "output_dir": str,
@@ -54,18 +55,27 @@ def check(cfg: DictConfig) -> None:
             with torch.device("meta"):
                 task = build_task(settings)
             _try_optimizer(settings["optimizer"])
-            names = task.metric_names()
-            if cfg.objective not in names:
-                near = suggestion(cfg.objective, names)
-                found.append(
-                    f"objective={cfg.objective}: not logged by {type(task).__name__}{near}; allowed: {', '.join(names)}"
-                )
+            found += _metric_problems(settings, type(task).__name__, task.metric_names())
         except Exception as error:
             cause = error.__cause__ or error  # instantiate wraps what a constructor raises
             if not isinstance(cause, (UserError, TypeError, ValueError)):
                 raise
             found.append(str(cause))
     refuse(found)
+
+
+def _metric_problems(settings: Mapping[str, Any], task: str, names: Sequence[str]) -> list[str]:
+    """Metrics that a setting names and the task does not log."""
+    watching = {"objective": settings["objective"]}
+    nodes = {f"callbacks.{key}": node for key, node in (settings["callbacks"] or {}).items()}
+    for key, node in (nodes | {"scheduler": settings["scheduler"]}).items():
+        if isinstance(node, Mapping) and node.get("monitor") not in (None, settings["objective"]):
+            watching[f"{key}.monitor"] = node["monitor"]
+    return [
+        f"{key}={name}: not logged by {task}{suggestion(name, names)}; allowed: {', '.join(names)}"
+        for key, name in watching.items()
+        if name not in names and (key == "objective" or not str(name).startswith("train/"))
+    ]
 
 
 def _try_optimizer(settings: dict[str, Any]) -> None:
@@ -113,6 +123,18 @@ def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
     epochs = trainer.get("max_epochs")
     if isinstance(epochs, int) and epochs < 0:
         found.append(f"trainer.max_epochs={epochs}: must be an integer at least 0")
+    for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes"):
+        if trainer.get(key) is not None and (allowed := mismatch(trainer[key], Positive)):
+            found.append(f"trainer.{key}={trainer[key]}: must be {allowed}")
+    for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        if isinstance(trainer.get(key), float) and not 0 <= trainer[key] <= 1:
+            found.append(f"trainer.{key}={trainer[key]}: must be a share in [0, 1], or a whole number of batches")
+    strategy = trainer.get("strategy", "auto")
+    if isinstance(strategy, str) and strategy != "auto" and strategy not in StrategyRegistry:
+        found.append(
+            f"trainer.strategy={strategy}: must be one of auto, {', '.join(StrategyRegistry)}"
+            + suggestion(strategy, list(StrategyRegistry))
+        )
     precision = str(trainer.get("precision", "32-true"))
     if not precision.startswith("32") and "mixed" not in precision:
         found.append(
@@ -153,6 +175,8 @@ def _device_problems(trainer: Mapping[str, Any]) -> list[str]:
         found.append("trainer.accelerator=gpu: there is no GPU here, or torch cannot see it; use trainer=cpu")
     devices, most = trainer.get("devices"), max(os.cpu_count() or 1, 2)  # two on one core: slow, but ddp can be tried
     on_cpu = name == "cpu" or (name == "auto" and not gpu)
+    if on_cpu and isinstance(devices, list):
+        found.append(f"trainer.devices={devices}: a CPU has no numbers; say how many processes, 1 to {most}")
     if on_cpu and isinstance(devices, int) and not 1 <= devices <= most:
         found.append(f"trainer.devices={devices}: on a CPU each is a process; 1 to {most} on this machine")
     return found

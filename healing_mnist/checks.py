@@ -30,22 +30,23 @@ def refuse(problems: Sequence[str], where: str = "in the settings") -> None:
 
 @dataclass(frozen=True)
 class Range:
-    """Allowed interval of a number; `None` leaves an end open. `above` excludes the lower end itself."""
+    """Allowed interval of a number; `None` leaves an end open. `above` excludes the lower end, `below` the upper."""
 
     low: float | None = None
     high: float | None = None
     above: bool = False
+    below: bool = False
 
     def __contains__(self, value: float) -> bool:
         if value != value:
             return False  # NaN
         if self.low is not None and (value <= self.low if self.above else value < self.low):
             return False
-        return self.high is None or value <= self.high
+        return self.high is None or (value < self.high if self.below else value <= self.high)
 
     def __str__(self) -> str:
         if self.low is not None and self.high is not None:
-            return f"in {'(' if self.above else '['}{self.low:g}, {self.high:g}]"
+            return f"in {'(' if self.above else '['}{self.low:.10g}, {self.high:.10g}{')' if self.below else ']'}"
         if self.high is not None:
             return f"at most {self.high:g}"
         return f"above {self.low:g}" if self.above else f"at least {self.low:g}"

@@ -96,7 +96,9 @@ def guarded(work: Callable[[], Any]) -> Any:
         nulls = [key for key in said if (CONF / key).is_dir()]
         if not nulls or "Config group override" not in str(error):
             raise
-        print(f"Error: {nulls[0]}=null: a group cannot be null; use {nulls[0]}=none", file=sys.stderr)
+        options = sorted(path.stem for path in (CONF / nulls[0]).glob("*.yaml"))
+        instead = f"use {nulls[0]}=none" if "none" in options else f"leave it out, or use one of {', '.join(options)}"
+        print(f"Error: {nulls[0]}=null: a group cannot be null; {instead}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # `train.py --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -149,8 +149,8 @@ def evaluation_name(overrides: Sequence[str]) -> str:
 
 def settings_of(overrides: Sequence[str]) -> dict[str, str]:
     """What overrides say of data and analysis, and of anything else that is not incidental."""
-    said = [override for override in overrides if override.startswith("analysis") or not incidental(override)]
-    return dict(override.lstrip("+").split("=", 1) for override in said if "=" in override)
+    said = [o for o in overrides if key_of(o).split(".")[0] == "analysis" or not incidental(o)]
+    return {key_of(o): "none" if o.startswith("~") else o.partition("=")[2] for o in said}
 
 
 def _short_keys(settings: Mapping[str, Any]) -> dict[str, str]:

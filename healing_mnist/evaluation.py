@@ -12,9 +12,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.build import build_data, check_groups, load_task
 from healing_mnist.checks import UserError
-from healing_mnist.config import compose, difference, evaluation_name, flatten, folder_name, incidental, key_of, plain
+from healing_mnist.config import (
+    compose,
+    difference,
+    evaluation_name,
+    flatten,
+    folder_name,
+    incidental,
+    key_of,
+    plain,
+    there_and_now,
+)
 from healing_mnist.runs import Result, finished, hush, logging_to, measured, single_trainer, summary_of
+from healing_mnist.tryout import try_out
 
+CHANGEABLE = "data", "analysis", "callbacks", "logger", "trainer", "seed"  # for an evaluation
 log = logging.getLogger(__name__)
 
 
@@ -28,8 +40,8 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
         raise UserError(f"run={run}: not a finished run (it has no metrics.json)")
     for override in overrides:
         group = key_of(override).split(".")[0].split("/")[0].split("@")[0]
-        if group not in ("data", "analysis", "trainer", "callbacks", "logger", "seed"):
-            raise UserError(f"{override}: an evaluation cannot change this; allowed: data, analysis, trainer, logger")
+        if group not in CHANGEABLE:
+            raise UserError(f"{override}: an evaluation cannot change this; allowed: {', '.join(CHANGEABLE)}")
     cfg = _composed_again(run, overrides)
     place = run / evaluation_name(overrides)
     OmegaConf.update(cfg, "run_dir", str(place))
@@ -46,6 +58,7 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
         hush()
         L.seed_everything(cfg.seed, verbose=False)
         trainer = single_trainer(cfg, place)
+        try_out(task, data, trainer.callbacks)
         trainer.test(task, data, verbose=False)
         result = measured(trainer, place, {}, cfg.objective)
     result.save()
@@ -70,6 +83,11 @@ def _composed_again(run: Path, overrides: Sequence[str]) -> DictConfig:
     # What was said of a group that decides nothing holds no longer where another option of it is named.
     named = tuple(f"{key_of(override)}." for override in overrides)
     saved = [o for o in OmegaConf.load(run / "overrides.yaml") if not (incidental(o) and key_of(o).startswith(named))]
+    trained, now = flatten(plain(OmegaConf.load(run / "config.yaml"))), flatten(plain(compose(saved)))
+    kept = {key for key in trained.keys() & now.keys() if key.split(".")[0] not in ("trainer", "callbacks")}
+    changed = {key: both for key, both in difference(trained, now).items() if key in kept}
+    if changed:
+        raise UserError("\n  ".join([f"run={run}: conf has changed since it was trained:", *there_and_now(changed)]))
     return compose([*saved, *overrides])
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from healing_mnist import cli
+from healing_mnist.checks import UserError
 from healing_mnist.config import compose, folder_name, settings_of
 from healing_mnist.memory import importing
 
@@ -22,10 +23,12 @@ def explore(overrides: Sequence[str] = ()) -> Path:
     """
     with importing():
         import lightning as L
+        import torch
         from hydra.utils import instantiate
 
         from healing_mnist.build import build_data, check_groups
         from healing_mnist.runs import hush
+        from healing_mnist.tryout import check_needs
 
     hush()
     cfg = compose(["~experiment", "data=images", "analysis=data", *overrides])
@@ -35,8 +38,15 @@ def explore(overrides: Sequence[str] = ()) -> Path:
     data.setup()
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = L.Trainer(accelerator="cpu", devices=1, default_root_dir=place, **quiet)
-    for node in cfg.analysis.values():
-        instantiate(node, _convert_="all").publish(trainer, data)
+    overviews = [instantiate(node, _convert_="all") for node in cfg.analysis.values()]
+    for overview in overviews:
+        if not hasattr(overview, "publish"):
+            raise UserError(
+                f"analysis: {type(overview).__name__} draws what a network makes; use analysis=data or n6_data"
+            )
+        check_needs(overview, data, data.batch("train", torch.arange(1)))
+    for overview in overviews:
+        overview.publish(trainer, data)
     return place / "figures"
 
 

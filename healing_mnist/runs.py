@@ -35,6 +35,7 @@ from healing_mnist.environment import write_environment
 from healing_mnist.files import atomic_write, empty, may_be_emptied
 from healing_mnist.memory import keep_freed_memory
 from healing_mnist.tasks.base import Task
+from healing_mnist.tryout import try_out
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,8 @@ def _train(cfg: DictConfig, place: Path) -> Result | None:
     data, task = build_data(cfg), build_task(cfg)
     load_pretrained(task, cfg)
     trainer = make_trainer(cfg, place)
+    if not (cfg.task.get("compile") or cfg.data.get("compile")):  # compiled for two rows, that would take its time
+        try_out(task, data, trainer.callbacks)
     last = place / "checkpoints" / "last.ckpt"
     if last.exists():
         log.info("continuing from %s", last)
@@ -108,17 +111,18 @@ def _train(cfg: DictConfig, place: Path) -> Result | None:
     if trainer.interrupted:
         raise KeyboardInterrupt
     table = _metrics_table(trainer)
-    chosen = table.best_row(cfg.objective, cfg.direction)
     if trainer.world_size > 1:
         torch.distributed.destroy_process_group()
         if trainer.global_rank > 0:
             return None
         trainer = single_trainer(cfg, place)
-    best = place / "checkpoints" / "best.ckpt"
+    epoch, best = len(table.rows), place / "checkpoints" / "best.ckpt"  # the last one where nothing was validated
     if best.exists():
-        task.load_state_dict(read_checkpoint(best)["state_dict"])
+        checkpoint = read_checkpoint(best)
+        task.load_state_dict(checkpoint["state_dict"])
+        epoch = checkpoint["epoch"] + 1
     trainer.test(task, data, verbose=False)
-    result = measured(trainer, place, chosen, cfg.objective)
+    result = measured(trainer, place, table.row(epoch), cfg.objective)
     write_environment(place, seconds=table.seconds_before + time.perf_counter() - started)
     _log_hparams(trainer, cfg, result)
     result.save()

@@ -8,7 +8,7 @@ import torch
 from healing_mnist import evaluation, runs
 from healing_mnist.build import build_data, load_task
 from healing_mnist.checks import UserError
-from healing_mnist.config import compose
+from healing_mnist.config import compose, evaluation_name
 from healing_mnist.runs import finished
 
 
@@ -87,6 +87,19 @@ def test_an_evaluation_forgets_what_was_said_of_another_analysis(train, fast):
         "experiment=autoencoder", *[o for o in fast if o != "analysis=none"], "analysis.embeddings.points=50"
     )
     assert evaluation.evaluate(result.folder, ["analysis=none"]).metrics == result.metrics
+
+
+def test_settings_that_changed_in_conf_are_not_taken_for_those_of_the_run(train, fast):
+    result = train("experiment=autoencoder", *fast)
+    config = result.folder / "config.yaml"
+    config.write_text(config.read_text().replace("square_ratio: 0.0", "square_ratio: 0.5"))
+    with pytest.raises(UserError, match=r"conf has changed .*:\s+data\.square_ratio: 0\.5 there, 0\.0 now"):
+        evaluation.evaluate(result.folder)
+
+
+def test_evaluations_that_differ_in_analysis_have_folders_of_their_own():
+    said = [["analysis=joint"], ["analysis=joint", "~analysis.curves"], ["analysis=joint", "+analysis.x.y=1"]]
+    assert len({evaluation_name(words) for words in said}) == 3
 
 
 def test_an_evaluation_is_checked_first(train, fast):

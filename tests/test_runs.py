@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from healing_mnist import runs
-from healing_mnist.build import build_task, load_task
+from healing_mnist.build import build_data, build_task, load_task
 from healing_mnist.callbacks.metrics_table import MetricsTable
 from healing_mnist.checks import UserError
 from healing_mnist.config import as_override, compose, folder, folder_name
@@ -100,6 +100,38 @@ def test_a_run_stopped_after_any_epoch_ends_as_if_never_stopped(train, fast, mon
         assert 0 < spent - 1000 * stop < 1000, "the epochs before the stop count, too"
 
 
+def test_a_plateau_is_remembered_by_a_run_that_was_stopped(train, fast, monkeypatch):
+    options = ["experiment=autoencoder", "scheduler=plateau", "scheduler.mode=max", "scheduler.patience=1", *fast]
+    options += ["trainer.max_epochs=6", "data.batch_size=32"]  # the wrong mode: the rate falls again and again
+    expected = (train(*options).folder / "metrics.json").read_bytes()
+    original = MetricsTable.on_train_epoch_start
+
+    def die(self, trainer, module):
+        original(self, trainer, module)
+        if trainer.current_epoch == 3:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(MetricsTable, "on_train_epoch_start", die)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(*options, "fresh=true")
+    monkeypatch.setattr(MetricsTable, "on_train_epoch_start", original)
+    assert (train(*options).folder / "metrics.json").read_bytes() == expected
+
+
+def test_a_plateau_is_judged_where_validation_was(train, fast):
+    options = ["experiment=autoencoder", "scheduler=plateau", "scheduler.patience=1", *fast, "trainer.max_epochs=8"]
+    result = train(*options, "trainer.check_val_every_n_epoch=4")
+    state = torch.load(result.folder / "checkpoints" / "last.ckpt")["lr_schedulers"][0]
+    assert (state["last_epoch"], state["num_bad_epochs"]) == (2, 0)
+
+
+def test_every_epoch_leaves_a_checkpoint_to_continue_from(train, fast):
+    options = ["experiment=autoencoder", *fast, "trainer.max_epochs=3", "direction=maximize"]  # the first is the worst
+    place = train(*options).folder / "checkpoints"
+    epochs = {path.stem: torch.load(path)["epoch"] for path in place.iterdir()}
+    assert epochs == {"best": 0, "last": 2}
+
+
 def test_kill_9_and_the_same_command_again(train, fast, command, tmp_path):
     options = ["experiment=joint", *fast, "trainer.max_epochs=8"]
     expected = (train(*options).folder / "metrics.json").read_bytes()
@@ -181,10 +213,35 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(train, fast):
 
 
 def test_test_metrics_are_those_of_the_best_epoch_not_the_last(train, fast):
-    options = [*fast, "experiment=cnn_classifier", "trainer.max_epochs=3"]
+    options = ["experiment=autoencoder", *fast, "trainer.max_epochs=3", "direction=maximize"]  # the first is the worst
     result = train(*options)
-    best = torch.load(result.folder / "checkpoints" / "best.ckpt")
-    assert best["epoch"] + 1 == result.best["epoch"]
+    best, last = (result.folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    assert torch.load(best)["epoch"] + 1 == result.best["epoch"] < torch.load(last)["epoch"] + 1 == 3
+    data = build_data(compose(options))
+    data.setup()
+    batch = data.batch("test", torch.arange(len(data.tables["test"]["index"])))
+    for path, same in ((best, True), (last, False)):
+        with torch.no_grad():
+            error = float((load_task(path).network(batch.input).image - batch.input).square().mean())
+        assert (result.metrics["test/mse"] == pytest.approx(error, rel=1e-4)) is same
+
+
+def test_the_epoch_reported_is_the_one_tested_however_it_was_chosen(train, fast):
+    options = ["experiment=autoencoder", *fast, "trainer.max_epochs=3", "direction=maximize"]
+    assert train(*options, "callbacks.checkpoint=null").best["epoch"] == 3
+    by_training = train(*options, "callbacks.checkpoint.monitor=train/loss", "callbacks.checkpoint.mode=min")
+    rows = list(csv.DictReader((by_training.folder / "metrics.csv").open()))
+    lowest = min(rows, key=lambda row: float(row["train/loss"]))
+    assert by_training.best["epoch"] == float(lowest["epoch"])
+    assert by_training.objective == pytest.approx(float(lowest["val/loss"]))
+
+
+def test_the_training_loss_of_an_epoch_is_that_of_its_rows(train, fast):
+    """With a learning rate of nothing it is the same for any batch size, also where the last batch is small."""
+    options = ["experiment=autoencoder", "model.batch_norm=none", *fast, "trainer.max_epochs=1"]
+    options += ["optimizer=sgd", "optimizer.lr=1e-30", "scheduler=none"]
+    losses = [train(*options, f"data.batch_size={size}").best["train/loss"] for size in (228, 230)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_the_same_settings_have_the_same_folder_however_said(tmp_path):
@@ -324,8 +381,3 @@ def test_an_experiment_trains_without_the_stage_before_it(train, fast, monkeypat
 def test_a_stage_divides_the_images_as_its_successor_does():
     stage = compose(["experiment=cnn_lstm", "data.seed=3", "data.cache=/x"]).pretrained.settings
     assert (stage.seed, stage.data.cache) == (3, "/x")
-
-
-def test_an_analysis_of_sequences_is_refused_for_images_before_training(train, fast):
-    with pytest.raises(UserError, match="SequenceGrids draws sequences, and HealingImages has images"):
-        train("experiment=joint", *fast, "analysis=sequences")

@@ -26,6 +26,8 @@ class Collapse(L.Callback):
         threshold: share of the targets' standard deviation.
     """
 
+    needs = ("image",)
+
     def __init__(self, threshold: Fraction = 0.1):
         self.threshold = threshold
         self.collapsed = False

@@ -27,6 +27,8 @@ from healing_mnist.files import atomic_write
 class Confusion(L.Callback):
     """Confusion matrix, per-class accuracy and classification report of each test split."""
 
+    needs = ("logits",)
+
     def __init__(self) -> None:
         self._matrices: dict[int, MulticlassConfusionMatrix] = {}
 

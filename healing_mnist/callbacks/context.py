@@ -27,6 +27,8 @@ class Context(L.Callback):
         sequences: of each, N6 and N3.
     """
 
+    needs = "image", "N6 and N3"
+
     def __init__(self, sequences: Positive = 3):
         self.sequences = sequences
 

@@ -36,6 +36,8 @@ class DataOverview(L.Callback):
         seed: chooses them.
     """
 
+    needs = ("base images with classes",)
+
     def __init__(self, samples: Positive = 8, points: Positive = 2000, seed: NonNegative = 0):
         self.samples, self.points, self.seed = samples, points, seed
 

@@ -47,6 +47,8 @@ class Embeddings(L.Callback):
         seed: of t-SNE.
     """
 
+    needs = ("embedding",)
+
     def __init__(
         self,
         points: Positive = 1000,
@@ -112,7 +114,7 @@ def choose(batch: Batch, names: Sequence[str] | None) -> dict[str, Tensor]:
     for name in names or ():
         if name not in known:
             allowed = ", ".join(known)
-            raise UserError(f"attributes={name}: must be one of {allowed}{suggestion(name, list(known))}")
+            raise UserError(f"analysis: attributes={name}: must be one of {allowed}{suggestion(name, list(known))}")
     if names is None:  # all, but not the class under another name
         return {name: value for name, value in known.items() if name != "digit"}
     return {name: known[name] for name in names}

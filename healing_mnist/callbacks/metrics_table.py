@@ -59,11 +59,9 @@ class MetricsTable(Callback):
         writer.writerows(self.rows)
         atomic_write(Path(trainer.default_root_dir) / "metrics.csv", text.getvalue())
 
-    def best_row(self, metric: str, direction: str) -> dict[str, float]:
-        """The row of the epoch that validation prefers; {} when nothing was trained."""
-        rows = [row for row in self.rows if metric in row]
-        choose = max if direction == "maximize" else min
-        return dict(choose(rows, key=lambda row: row[metric])) if rows else {}
+    def row(self, epoch: int) -> dict[str, float]:
+        """That of an epoch, counted from 1; {} where there is none."""
+        return next((dict(row) for row in self.rows if row["epoch"] == epoch), {})
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "seconds": self.seconds_before + time.perf_counter() - self._begun}

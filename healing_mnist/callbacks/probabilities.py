@@ -24,6 +24,8 @@ class Probabilities(L.Callback):
         rows: row numbers in the test split; those it does not have are left out.
     """
 
+    needs = "logits", "single images"
+
     def __init__(self, rows: Sequence[NonNegative] = (0, 1, 2, 3, 4)):
         self.rows = rows
         self._samples: dict[int, dict[int, Sample]] = {}

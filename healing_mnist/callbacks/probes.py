@@ -59,6 +59,8 @@ class Probes(L.Callback):
         neighbours: k.
     """
 
+    needs = ("embedding",)
+
     def __init__(
         self,
         attributes: Sequence[str] | None = None,

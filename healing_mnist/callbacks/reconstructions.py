@@ -24,6 +24,8 @@ class Reconstructions(L.Callback):
         every: validation epochs between two pictures in TensorBoard; 0 draws none while training.
     """
 
+    needs = "image", "single images"
+
     def __init__(self, count: Positive = 10, every: NonNegative = 5):
         self.count, self.every = count, every
         self._pages: dict[int, dict[str, Tensor]] = {}
@@ -38,8 +40,10 @@ class Reconstructions(L.Callback):
     def on_test_batch_end(
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if batch_idx == 0:
-            self._pages[dataloader_idx] = first(batch, output, self.count)
+        page = self._pages.get(dataloader_idx)
+        if missing := self.count - (len(page["index"]) if page else 0):
+            more = first(batch, output, missing)
+            self._pages[dataloader_idx] = {name: torch.cat((page[name], more[name])) for name in more} if page else more
 
     def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         for loader, page in self._pages.items():

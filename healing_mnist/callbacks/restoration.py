@@ -31,6 +31,8 @@ class RestorationBaselines(L.Callback):
         rows: the most training images that are averaged.
     """
 
+    needs = "image", "single images"
+
     def __init__(self, rows: Positive = 10_000):
         self.rows = rows
         self._mean: Tensor | None = None

@@ -16,8 +16,6 @@ from healing_mnist.callbacks.figures import COLORS, Table, publish, some_rows, s
 from healing_mnist.callbacks.sequences import row_errors
 from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
 from healing_mnist.data import corruptions
-from healing_mnist.tasks.joint import Joint
-from healing_mnist.tasks.reconstruction import Reconstruction
 
 Noise = Literal["gaussian", "poisson", "salt_and_pepper"]
 UNITS = {"missing_region": "side of the missing region (pixels)"}  # of the axes, where not an intensity
@@ -40,6 +38,8 @@ class Robustness(L.Callback):
         seed: of the noise and the places.
     """
 
+    needs = ("image",)
+
     def __init__(
         self,
         noises: Sequence[Noise] = ("gaussian", "poisson", "salt_and_pepper"),
@@ -55,8 +55,6 @@ class Robustness(L.Callback):
         self.max_side, self.splits, self.rows, self.seed = max_side, splits, rows, seed
 
     def setup(self, trainer: L.Trainer, task: Any, stage: str) -> None:
-        if not isinstance(task, (Reconstruction, Joint)):
-            raise UserError(f"analysis.robustness: {type(task).__name__} makes no images whose error could be measured")
         known, side = trainer.datamodule.test_splits, min(trainer.datamodule.image_shape[1:])
         unknown = set(self.splits or ()) - set(known)
         if unknown:

@@ -18,7 +18,6 @@ from healing_mnist.batch import Batch, Output
 from healing_mnist.callbacks.embeddings import check_attributes, choose
 from healing_mnist.callbacks.figures import (
     Table,
-    first_test_row,
     image_grid,
     publish,
     publish_gif,
@@ -28,7 +27,7 @@ from healing_mnist.callbacks.figures import (
     subplots,
     with_unit,
 )
-from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
+from healing_mnist.checks import Fraction, NonNegative, Positive
 
 Page = dict[str, Tensor]  # rows of sequences: input, target, image, lengths, mse, index and the attributes
 
@@ -74,13 +73,6 @@ class Kept:
         self.score = score[best]
 
 
-def check_sequences(trainer: L.Trainer, callback: L.Callback) -> None:
-    """Raise a UserError for a data set of single images, before any training."""
-    if first_test_row(trainer).target.ndim != 5:
-        data = type(trainer.datamodule).__name__
-        raise UserError(f"analysis: {type(callback).__name__} draws sequences, and {data} has images")
-
-
 class SequenceGrids(L.Callback):
     """Input frames, truth, prediction and their difference, a row a sequence: the best, the worst, and random ones.
 
@@ -93,12 +85,11 @@ class SequenceGrids(L.Callback):
         seed: chooses the random ones.
     """
 
+    needs = "image", "sequences"
+
     def __init__(self, count: Positive = 6, every: NonNegative = 4, seed: NonNegative = 0):
         self.count, self.every, self.seed = count, every, seed
         self._kept: dict[int, dict[str, Kept]] = {}
-
-    def setup(self, trainer: L.Trainer, task: Any, stage: str) -> None:
-        check_sequences(trainer, self)
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
@@ -185,12 +176,13 @@ class ErrorsByAttribute(L.Callback):
         attributes: "class" or attributes of the data; None takes all there are.
     """
 
+    needs = "image", "sequences"
+
     def __init__(self, attributes: Sequence[str] | None = None):
         self.attributes = attributes
         self._rows: dict[int, list[Page]] = {}
 
     def setup(self, trainer: L.Trainer, task: Any, stage: str) -> None:
-        check_sequences(trainer, self)
         check_attributes(trainer, self.attributes)
 
     def on_test_batch_end(
@@ -255,6 +247,8 @@ class MissingCurves(L.Callback):
         rows: test rows used, the first of each split.
         seed: of the places.
     """
+
+    needs = "image", "sequences"
 
     def __init__(
         self,

@@ -27,6 +27,8 @@ class SequenceOverview(L.Callback):
         sides: of the missing regions, in pixels.
     """
 
+    needs = ("N6 and N3",)
+
     def __init__(
         self,
         sequences: Positive = 5,

@@ -230,6 +230,9 @@ class EmbeddingClassifier(nn.Module):
         num_classes: length of the logits.
         hidden: widths of the MLP's hidden layers.
         dropout: probability after each hidden layer.
+
+    Raises:
+        UserError: embeddings of another length than the encoder's.
     """
 
     def __init__(
@@ -241,6 +244,11 @@ class EmbeddingClassifier(nn.Module):
         dropout: Fraction = 0.0,
     ):
         super().__init__()
+        given = getattr(encoder, "latent_dim", latent_dim)
+        if given != latent_dim:
+            raise UserError(
+                f"model.encoder.latent_dim={given}: not model.latent_dim={latent_dim}, which it follows; say that alone"
+            )
         self.encoder = encoder
         self.classifier = MLP(latent_dim, list(hidden), num_classes, dropout=dropout)
 

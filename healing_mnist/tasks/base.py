@@ -47,9 +47,10 @@ class Task(L.LightningModule):
             self.network.compile()  # in place: names of parameters, and so checkpoints, stay the same
         self._optimizer, self._scheduler = optimizer, scheduler
         self._scores: dict[str, MetricCollection] = {}  # by prefix, those of the epoch under way
-        self._totals = torch.zeros(0)  # sums over the epoch's batches, in the order of `_names`
+        self._totals = torch.zeros(0)  # sums over the epoch's rows, in the order of `_names`
         self._names: list[str] = []
-        self._batches = 0
+        self._rows = 0
+        self._validated = False  # in this epoch
         self.config: dict[str, Any] = {}  # plain settings this task was built from; they travel in the checkpoint
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -74,29 +75,33 @@ class Task(L.LightningModule):
         """Predictions that need no learning, scored beside the network's."""
         return []
 
+    def weight_of(self, batch: Batch) -> int:
+        """How much the losses of a batch count in those of all of its split: its rows."""
+        return len(batch)
+
     def forward(self, batch: Batch) -> Output:
         return self.network(batch.input)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch, self(batch))
         values = torch.stack([value.detach().float() for value in losses.values()])
-        self._totals = values if batch_idx == 0 else self._totals + values
-        self._names, self._batches = list(losses), batch_idx + 1
+        self._totals = values * len(batch) + (self._totals if batch_idx else 0)
+        self._names, self._rows = list(losses), len(batch) + (self._rows if batch_idx else 0)
         every = self.trainer.log_every_n_steps
         if every and batch_idx % every == 0:  # to look at a loss is to wait for the device
             self._refuse_nonfinite(float(values[self._names.index("loss")]))
             self.log("loss", values[self._names.index("loss")], prog_bar=True, logger=False, batch_size=len(batch))
         if self.trainer.is_last_batch:
-            self._log_means(len(batch))
+            self._log_means()
         return losses["loss"]
 
-    def _log_means(self, batch_size: int) -> None:
+    def _log_means(self) -> None:
         # The batch size is told lest Lightning look for it in the batch, where it would render a lazy input.
-        means = dict(zip(self._names, (self._totals / self._batches).tolist(), strict=True))
+        means = dict(zip(self._names, (self._totals / self._rows).tolist(), strict=True))
         self._refuse_nonfinite(means["loss"])
         means = {f"train/{name}": value for name, value in means.items()}
         several = self.trainer.world_size > 1
-        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=several, batch_size=batch_size)
+        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=several, batch_size=self._rows)
 
     def _refuse_nonfinite(self, loss: float) -> None:
         if not math.isfinite(loss):
@@ -115,7 +120,8 @@ class Task(L.LightningModule):
     def _evaluate(self, batch: Batch, prefix: str) -> Output:
         output = self(batch)
         losses = {f"{prefix}/{name}": value for name, value in self.losses(batch, output).items()}
-        self.log_dict(losses, batch_size=len(batch), add_dataloader_idx=False, sync_dist=self.trainer.world_size > 1)
+        several, weight = self.trainer.world_size > 1, self.weight_of(batch)
+        self.log_dict(losses, batch_size=weight, add_dataloader_idx=False, sync_dist=several)
         if prefix not in self._scores:
             scores = self.make_scores(final=prefix.startswith("test")).clone(prefix=f"{prefix}/")
             self._scores[prefix] = scores.to(self.device)
@@ -123,6 +129,7 @@ class Task(L.LightningModule):
         return output
 
     def on_validation_epoch_end(self) -> None:
+        self._validated = True
         self._log_scores()
 
     def on_test_epoch_end(self) -> None:
@@ -138,6 +145,13 @@ class Task(L.LightningModule):
         begin = self.trainer.datamodule.seed * 100_003 + self.current_epoch
         torch.manual_seed(begin + self.global_rank * 1_000_000_007)
         self.trainer.datamodule.start_epoch(self.current_epoch)
+        self._validated = False
+
+    def on_train_epoch_end(self) -> None:
+        # Lightning would step it after the epoch's checkpoint is written, and on a metric of any earlier epoch.
+        for entry in self.trainer.lr_scheduler_configs:
+            if entry.reduce_on_plateau and (self._validated or not entry.monitor.startswith("val/")):
+                entry.scheduler.step(self.trainer.callback_metrics[entry.monitor])
 
     def metric_names(self) -> list[str]:
         """What validation logs, known before any training: what a run may be optimised for."""

@@ -116,7 +116,7 @@ class NextFrame(Reconstruction):
     def make_scores(self, final: bool) -> MetricCollection:
         if not final:
             return MetricCollection(image_scores(final), compute_groups=False)
-        steps = getattr(self.trainer.datamodule, "horizon", 1)
+        steps = 1 if self.reconstructs_input else getattr(self.trainer.datamodule, "horizon", 1)
         scores: dict[str, Metric] = {}
         for prefix in ("", *(f"baseline_{name}/" for name in self.baseline_names())):
             scores |= {prefix + name: metric for name, metric in image_scores(final).items()}
@@ -131,16 +131,18 @@ class NextFrame(Reconstruction):
         if "baseline_last/mse" in scores:  # the final scores
             with torch.autocast(self.device.type, enabled=False):
                 images |= {f"baseline_{name}/": self.baseline(name, batch) for name in self.baseline_names()}
+        # Metrics take no channels_last layout.
+        frames = {key: [part.contiguous() for part in self.frames(batch, image)] for key, image in images.items()}
         for key, metric in scores.items(keep_base=True, copy_state=False):
             parent, slash, name = key.rpartition("/")
-            image = images[parent + slash]
+            own = parent + slash
             if name.startswith("mse_step_"):
                 step = int(name.removeprefix("mse_step_")) - 1
-                metric.update(image[:, step].contiguous(), batch.target[:, step].contiguous())
+                metric.update(images[own][:, step].contiguous(), batch.target[:, step].contiguous())
             elif name == "square":
-                metric.update(*self.frames(batch, image), self._determined(batch))
+                metric.update(*frames[own], self._determined(batch))
             else:
-                metric.update(*self.frames(batch, image))
+                metric.update(*frames[own])
 
     def _determined(self, batch: Batch) -> Tensor | None:
         """(N,) for the frames that `frames` gives, where the data says so."""
@@ -152,6 +154,10 @@ class SequenceReconstruction(NextFrame):
     """Give the input sequence back, undamaged: the target has the frames of the input, padding does not count."""
 
     reconstructs_input = True
+
+    def weight_of(self, batch: Batch) -> int:
+        """Its frames."""
+        return len(batch) * batch.target.shape[1] if batch.lengths is None else int(batch.lengths.sum())
 
     def frames(self, batch: Batch, image: Tensor) -> tuple[Tensor, Tensor]:
         if batch.lengths is None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch.optim import Optimizer, lr_scheduler
 
-from healing_mnist.checks import Fraction, Positive, PositiveFloat
+from healing_mnist.checks import Fraction, Positive, PositiveFloat, Range
+
+NEVER = 10**9  # epochs
+Inside = Annotated[float, Range(low=0, high=1, above=True, below=True)]
 
 
-def one_cycle(optimizer: Optimizer, total_steps: int, warmup: Fraction = 0.3) -> dict[str, Any]:
+def one_cycle(optimizer: Optimizer, total_steps: int, warmup: Inside = 0.3) -> dict[str, Any]:
     """Rise to the optimizer's learning rate over the first `warmup` of all steps, then fall to nearly zero.
 
     Smith and Topin 2018, cosine form, a step per batch. As there, momentum (of Adam and its kin the first beta) goes
     the opposite way meanwhile, from 0.95 to 0.85 and back, whatever the optimizer was given.
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
+    if warmup * total_steps == 1:  # less one step: it would be divided by nothing
+        warmup *= 1 + 1e-6
     schedule = lr_scheduler.OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=warmup)
     return {"scheduler": schedule, "interval": "step"}
 
@@ -36,9 +41,12 @@ def plateau(
     monitor: str = "val/loss",
     mode: Literal["min", "max"] = "min",
     patience: Positive = 5,
-    factor: Fraction = 0.5,
+    factor: Inside = 0.5,
     min_lr: PositiveFloat = 1e-6,
 ) -> dict[str, Any]:
-    """Multiply by `factor` when `monitor` has not fallen (`mode` max: risen) for `patience` epochs of validation."""
+    """Multiply by `factor` when `monitor` has not fallen (`mode` max: risen) for `patience` epochs of validation.
+
+    `Task` steps it, for Lightning does so too late.
+    """
     schedule = lr_scheduler.ReduceLROnPlateau(optimizer, mode, factor=factor, patience=patience, min_lr=min_lr)
-    return {"scheduler": schedule, "interval": "epoch", "monitor": monitor, "strict": False}
+    return {"scheduler": schedule, "interval": "epoch", "frequency": NEVER, "monitor": monitor, "strict": False}

@@ -10,7 +10,6 @@ from healing_mnist.batch import Batch, Output
 from healing_mnist.callbacks.robustness import Robustness
 from healing_mnist.checks import UserError
 from healing_mnist.data import corruptions
-from healing_mnist.tasks.classification import Classification
 from healing_mnist.tasks.next_frame import NextFrame
 from healing_mnist.tasks.reconstruction import Reconstruction
 
@@ -100,13 +99,6 @@ def test_images_are_measured_too(plain_data, tmp_path, read_csv, monkeypatch):
 def color(rows, images):
     """Three channels, the second and third ever darker."""
     return torch.cat([images[rows["image"]].float() / (255 * k) for k in (1, 2, 3)], 1)
-
-
-def test_a_task_without_images_is_refused(plain_data, tmp_path):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = L.Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[Robustness()], **quiet)
-    with pytest.raises(UserError, match="Classification makes no images"):
-        trainer.test(Classification(Same(), num_classes=3), plain_data, verbose=False)
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_holes_have_their_size_and_reach_every_edge():
     batch = batch_of([5] * 200)
     damaged = without_area(batch, 0.25, torch.rand(200, 5, 2))
     holes = damaged.input == 0
-    assert (holes.sum((-3, -2, -1)) == 5 * 5).all()  # a quarter of the smaller side's square
+    assert (holes.sum((-3, -2, -1)) == 7 * 7).all()  # a quarter of 10 x 20 pixels
     for edge in (holes[..., 0, :], holes[..., -1, :], holes[..., :, 0], holes[..., :, -1]):
         assert edge.any()
     assert torch.equal(damaged.input[~holes], batch.input[~holes])

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from healing_mnist.config import compose
-from healing_mnist.tasks.schedules import plateau
+from healing_mnist.tasks.schedules import one_cycle, plateau
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("max", [1, 1, 1, 1]), ("min", [1, 1, 0.5, 0.25])])
@@ -15,6 +15,20 @@ def test_plateau_knows_which_way_is_better(mode, expected):
         rates.append(optimizer.param_groups[0]["lr"])
         schedule.step(accuracy)
     assert rates == expected
+
+
+@pytest.mark.parametrize("total", [1, 2, 10, 100])
+def test_one_cycle_rises_in_any_number_of_steps(total):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = one_cycle(optimizer, total, warmup=0.1)["scheduler"]
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(total - 1):
+        optimizer.step()
+        schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert max(rates) <= 1.0
+    if total == 100:
+        assert rates.index(max(rates)) == 9
 
 
 def test_plateau_follows_the_objective():

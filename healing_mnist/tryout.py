@@ -1,0 +1,63 @@
+"""Whether data, network, task and analyses fit together: seen on two rows, before anything is trained."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from healing_mnist.batch import Batch, Output
+from healing_mnist.checks import UserError
+
+# What an analysis may ask for in its `needs`: of the network's output, or of the data.
+OF_OUTPUT = {"image": "images", "logits": "logits", "embedding": "embeddings"}
+OF_DATA = {
+    "single images": lambda data, batch: batch.target.ndim == 4,
+    "sequences": lambda data, batch: batch.target.ndim == 5,
+    "base images with classes": lambda data, batch: hasattr(data, "members"),
+    "N6 and N3": lambda data, batch: hasattr(data, "sequence_table"),
+}
+
+
+def try_out(task: Any, data: L.LightningDataModule, callbacks: Iterable[L.Callback]) -> None:
+    """Take two rows of `data` through `task`, both on the CPU, and ask the callbacks whether they can draw the result.
+
+    Raises:
+        UserError: the parts do not fit, with the place where that showed.
+    """
+    data.setup()
+    split = data.test_splits[0]
+    batch = data.batch(split, torch.arange(min(2, len(data.tables[split]["index"]))))
+    training = task.training
+    try:
+        with torch.no_grad():
+            output = task.eval()(batch)
+            task.losses(batch, output)
+    except UserError:
+        raise
+    except Exception as error:
+        parts = {"model": task.network, "task": task, "data": data}
+        names = ", ".join(f"{key}={type(part).__name__}" for key, part in parts.items())
+        frames = traceback.extract_tb(error.__traceback__)
+        place = [frame for frame in frames if "site-packages" not in frame.filename][-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        raise UserError(f"{names}: do not fit together: {type(error).__name__}: {error} ({where})") from error
+    finally:
+        task.train(training)
+    for callback in callbacks:
+        check_needs(callback, data, batch, output, type(task.network).__name__)
+
+
+def check_needs(
+    callback: Any, data: L.LightningDataModule, batch: Batch, output: Output | None = None, network: str = ""
+) -> None:
+    """Raise UserError where an analysis cannot draw this data, or what the network makes of it."""
+    for need in getattr(callback, "needs", ()):
+        if need in OF_DATA and not OF_DATA[need](data, batch):
+            raise UserError(f"analysis: {type(callback).__name__} draws {need}, {type(data).__name__} has none")
+        if need in OF_OUTPUT and output is not None and getattr(output, need) is None:
+            raise UserError(f"analysis: {type(callback).__name__} draws {OF_OUTPUT[need]}, {network} makes none")
