@@ -6,6 +6,7 @@
 import sys
 from pathlib import Path
 
+from healing_mnist.checks import refuse
 from healing_mnist.sweeps.pool import PRELOAD, warm_up
 
 
@@ -23,6 +24,8 @@ def main() -> None:
         warm_up(PRELOAD)  # torch and lightning are imported beside what follows
     from healing_mnist import cli
 
+    if len(asked) > 1:
+        cli.guarded(lambda: refuse(["summarize= and study=: one of them"], "in the command"))
     if not asked:
         from train import train
 

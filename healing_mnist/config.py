@@ -39,6 +39,9 @@ INCIDENTAL = (
     "analysis",
     "pretrained.settings.analysis",
     "callbacks.progress",
+    "callbacks.pruning",
+    "callbacks.checkpoint.dirpath",
+    "callbacks.last.dirpath",
     "logger",
 )
 

@@ -125,6 +125,10 @@ def sweep_settings(node: Any) -> Settings:
     settings: Settings = OmegaConf.to_object(merged)
     if settings.method not in ("grid", "random", "tpe"):
         raise UserError(f"sweep.method={settings.method}: must be one of grid, random, tpe")
+    if settings.direction not in (None, "minimize", "maximize"):
+        raise UserError(
+            f"sweep.direction={settings.direction}: must be minimize, maximize or null (the experiment's own)"
+        )
     if settings.trials < 1 or settings.batch < 1:
         raise UserError(f"sweep.trials={settings.trials}, sweep.batch={settings.batch}: must be at least 1")
     return settings

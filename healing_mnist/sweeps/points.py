@@ -6,6 +6,7 @@ Values are written in Hydra's own grammar: ``3,4,5``, ``range(1,8)``, ``interval
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
@@ -13,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -109,6 +109,9 @@ def pairs(groups: Sequence[Mapping[str, Sequence[Any]]]) -> list[list[Point]]:
     """Settings that change together: each mapping of equally long lists becomes a list of points."""
     together = []
     for group in groups:
+        for key, values in group.items():
+            if not isinstance(values, (list, tuple)):
+                raise UserError(f"sweep.zip: {key}={values}: must be a list, as long as those it changes with")
         if len({len(values) for values in group.values()}) != 1:
             lengths = ", ".join(f"{key} has {len(values)}" for key, values in group.items())
             raise UserError(f"sweep.zip: settings that change together need equally many values, but {lengths}")
@@ -142,19 +145,22 @@ def sample(
     return list(found.values())
 
 
-def repeated(points: Sequence[Point], seeds: Dimension | None) -> list[Point]:
-    """Every point with the first seed, then every point with the second: an early look sees all settings."""
-    return [point | {SEED: seed} for seed in seeds.values for point in points] if seeds else list(points)
+def repeated(points: Sequence[Point], repeats: Sequence[Dimension]) -> list[Point]:
+    """Every point with the first seed (or fold), then every point with the second: an early look sees all settings."""
+    return [point | again for again in grid(repeats) for point in points]
 
 
 def _merged(parts: Sequence[Point]) -> Point:
     return {key: value for part in parts for key, value in part.items()}
 
 
+_parser = functools.cache(OverridesParser.create)
+
+
 def value_of(text: str) -> Any:
     """The number, truth value, list or text that an override's value stands for."""
     if text.startswith(("[", "{")):
-        return yaml.safe_load(text)
+        return _parser().parse_override(f"x={text}").value()
     for kind in (int, float):
         try:
             return kind(text)

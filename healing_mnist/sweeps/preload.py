@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from contextlib import suppress
 
 import healing_mnist
 from healing_mnist.memory import importing
@@ -15,7 +16,8 @@ def import_all() -> None:
     for package in ("callbacks", "data", "networks", "tasks"):
         folder = f"{healing_mnist.__path__[0]}/{package}"
         for module in pkgutil.walk_packages([folder], f"healing_mnist.{package}."):
-            importlib.import_module(module.name)
+            with suppress(Exception):  # whoever names it in a configuration meets the mistake
+                importlib.import_module(module.name)
     for name in (*LATE, "healing_mnist.sweeps.plots"):
         importlib.import_module(name)
     importlib.import_module("healing_mnist.sweeps.launcher").prepare_process()

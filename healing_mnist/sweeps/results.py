@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,9 +13,11 @@ from typing import Any, Literal
 import yaml
 
 from healing_mnist.config import compose, difference, plain
+from healing_mnist.files import atomic_write
 from healing_mnist.sweeps.definition import LOADER, Definition
 from healing_mnist.sweeps.points import REPEATS, SEED, value_of
 
+FAILED = "failed.txt"  # in a job's folder: why it failed when it ran last
 State = Literal["finished", "collapsed", "pruned", "failed", "unfinished"]
 
 
@@ -47,11 +49,17 @@ class Setting:
 
     def spread(self, metric: str) -> float | None:
         """Standard deviation over the repetitions (with n - 1); None for a single run."""
-        values = self.values(metric)
-        return stdev(values) if len(values) > 1 else None
+        return spread(self.values(metric))
 
     def count(self, state: State) -> int:
         return sum(run.state == state for run in self.runs)
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Standard deviation (with n - 1); None of a single value, NaN where a value is not finite."""
+    if len(values) < 2:
+        return None
+    return stdev(values) if all(map(math.isfinite, values)) else math.nan
 
 
 class Results:
@@ -107,17 +115,21 @@ class Results:
 
     def update(self, name: str, message: str = "") -> Run:
         """Read one job again; `message` says why it failed."""
-        run = self._read(name)
-        if message and run.state == "unfinished":
-            run.state, run.message = "failed", message
-        self.runs[name] = run
-        return run
+        note = self.folder / name / FAILED
+        if message:
+            atomic_write(note, message)
+        else:
+            note.unlink(missing_ok=True)
+        self.runs[name] = self._read(name)
+        return self.runs[name]
 
     def _read(self, name: str) -> Run:
         run, place = Run(name, self.definition.values(name)), self.folder / name / self.evaluation
         try:
             found = json.loads((place / "metrics.json").read_text())
         except FileNotFoundError:
+            if (note := self.folder / name / FAILED).exists():
+                run.state, run.message = "failed", note.read_text()
             return run
         best = dict(found["best"])
         run.epoch = best.pop("epoch", None)

@@ -50,8 +50,11 @@ class Search:
 
     def __iter__(self) -> Iterator[str]:
         for trial in self.study.get_trials(states=[TrialState.RUNNING]):
-            yield self._name(trial)
-        while len(self.study.get_trials(deepcopy=False)) < self.trials:
+            if trial.params.keys() == self.dimensions.keys():
+                yield self._name(trial)
+            else:  # the process ended while it was being made
+                self.study.tell(trial.number, state=TrialState.FAIL)
+        while sum(t.state is not TrialState.FAIL for t in self.study.get_trials(deepcopy=False)) < self.trials:
             trial = self.study.ask(self.distributions)
             yield self._name(self.study.trials[trial.number])
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from healing_mnist.checks import UserError
 
@@ -40,7 +41,8 @@ def find_gpus() -> list[str]:
     """Identifiers of the GPUs (or MIG instances) this process may use, as CUDA_VISIBLE_DEVICES takes them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [device.strip() for device in visible.split(",") if device.strip() and device.strip() != "-1"]
+        named = [device.strip() for device in visible.split(",")]  # CUDA, too, ends at the first that is none
+        return list(takewhile(re.compile(r"\d+$|GPU-|MIG-").match, named))
     try:
         listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

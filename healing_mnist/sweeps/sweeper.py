@@ -32,7 +32,7 @@ from healing_mnist.sweeps.definition import (
 )
 from healing_mnist.sweeps.launcher import SlotLauncher
 from healing_mnist.sweeps.pool import PRELOAD, Job, Outcome, Pool, warm_up
-from healing_mnist.sweeps.results import Results, Run
+from healing_mnist.sweeps.results import FAILED, Results, Run
 from healing_mnist.sweeps.slots import describe, make_slots
 from healing_mnist.sweeps.summary import Reporter
 
@@ -84,15 +84,15 @@ class PointSweeper(Sweeper):
         return fixed, list((listed | varied).values()), together
 
     def _define(self, settings: Settings, dimensions: list, together: list) -> Definition:
-        searched = [d for d in dimensions if d.key != points.SEED]
-        seeds = next((d for d in dimensions if d.key == points.SEED), None)
+        searched = [d for d in dimensions if d.key not in points.REPEATS]
+        repeats = [d for d in dimensions if d.key in points.REPEATS]
         found: list[points.Point] = []
         if settings.method == "grid":
-            found = points.repeated(points.grid(searched, together), seeds)
+            found = points.repeated(points.grid(searched, together), repeats)
         elif settings.method == "random":
-            found = points.repeated(points.sample(searched, together, settings.trials, settings.sampler_seed), seeds)
-        elif together or seeds or not searched:
-            raise UserError("sweep.method=tpe searches single settings: it takes no sweep.zip and no several seeds")
+            found = points.repeated(points.sample(searched, together, settings.trials, settings.sampler_seed), repeats)
+        elif together or repeats or not searched:
+            raise UserError("sweep.method=tpe searches single settings: it takes no sweep.zip, no seeds and no folds")
         varied = {d.key: str(d) for d in dimensions}
         varied |= {key: ", ".join(point[key] for point in group) for group in together for key in group[0]}
         names = [job_name(point) for point in found]
@@ -101,11 +101,12 @@ class PointSweeper(Sweeper):
             if named[name] != point:
                 raise UserError(f"{point} and {named[name]}: both would be named {name}; sweep them in two folders")
         experiment = self.config.hydra.runtime.choices.get("experiment")
+        objective, direction = self._judged_by(settings, found)
         return Definition(
             name=settings.name or f"{experiment}-{','.join(key.rsplit('.', 1)[-1] for key in varied)}",
             method=settings.method,
-            objective=settings.objective or self.config.objective,
-            direction=settings.direction or self.config.direction,
+            objective=objective,
+            direction=direction,
             fixed=list(self.fixed.values()),
             varied=varied,
             points=named,
@@ -113,6 +114,19 @@ class PointSweeper(Sweeper):
             report=settings.report,
             metrics=settings.metrics,
         )
+
+    def _judged_by(self, settings: Settings, found: Sequence[points.Point]) -> tuple[str, str]:
+        """Objective and direction: the sweep's, else those that its experiments have in common."""
+        own = (settings.objective or self.config.objective, settings.direction or self.config.direction)
+        names = {point["experiment"] for point in found if "experiment" in point}
+        if settings.objective or not names:
+            return own
+        configs = {name: self.composer([f"experiment={name}"]) for name in sorted(names)}
+        theirs = {name: (config.objective, settings.direction or config.direction) for name, config in configs.items()}
+        if len(set(theirs.values())) > 1:
+            listed = ", ".join(f"{name} by {objective} ({way})" for name, (objective, way) in theirs.items())
+            raise UserError(f"experiments that are judged differently: {listed}; say sweep.objective, sweep.direction")
+        return next(iter(theirs.values()))
 
     def _folder(self, definition: Definition) -> Path:
         if any(override.startswith("hydra.sweep.dir=") for override in self.config.hydra.overrides.hydra):
@@ -127,7 +141,7 @@ class PointSweeper(Sweeper):
         waiting, tell = self._source(settings, definition, dimensions, pool)
         results = Results(self.folder, definition)
         where = describe(pool.slots) if isinstance(self.launcher, SlotLauncher) else type(self.launcher).__name__
-        log.info("%d of %d jobs to run, %s, in %s", total - results.done, total, where, self.folder)
+        log.info("%d of %d jobs to run, %s, in %s", max(0, total - results.done), total, where, self.folder)
         jobs = ((name, self._overrides(definition.points[name], name), self.folder / name) for name in waiting)
         batch = settings.batch if settings.method == "tpe" else len(definition.points)
         report = Reporter(results, pool)
@@ -157,9 +171,11 @@ class PointSweeper(Sweeper):
 
         if settings.prune:
             target = "healing_mnist.sweeps.pruning.Pruning"
-            self.fixed["callbacks.pruning"] = f"+callbacks.pruning={{_target_:{target},monitor:${{objective}}}}"
-        probes = {f"probe {i}": self._overrides(point, "probe") for i, point in enumerate(corners(dimensions))}
-        checking.check(pool, self.composer, self.folder, definition.objective, probes)
+            monitor = definition.objective  # which may be another than the jobs' own
+            self.fixed["callbacks.pruning"] = f"+callbacks.pruning={{_target_:{target},monitor:{monitor}}}"
+        jobs = {f"probe {i}": self._overrides(point, "probe") for i, point in enumerate(corners(dimensions))}
+        jobs |= {name: self._overrides(point, name) for name, point in definition.points.items()}
+        checking.check(pool, self.composer, self.folder, definition.objective, jobs, self.fresh)
         self._begin(definition)
         search = Search(self.folder, definition, dimensions, settings)
         return iter(search), search.tell
@@ -169,6 +185,8 @@ class PointSweeper(Sweeper):
         if self.fresh:
             empty(self.folder, FILE, "hydra.sweep.dir")
         definition.save(self.folder)
+        for note in self.folder.glob(f"*/{FAILED}"):  # these jobs run again
+            note.unlink()
 
     def _overrides(self, point: points.Point, name: str | None = None) -> list[str]:
         """What `train.py` would be called with for this point, and where it shall write."""

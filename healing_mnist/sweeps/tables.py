@@ -6,7 +6,7 @@ import csv
 import io
 import shlex
 from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, NamedTuple
 
 import yaml
@@ -14,7 +14,7 @@ import yaml
 from healing_mnist.config import CONF, incidental, key_of
 from healing_mnist.files import atomic_write
 from healing_mnist.sweeps.points import REPEATS, SEED, value_of
-from healing_mnist.sweeps.results import Results, Setting
+from healing_mnist.sweeps.results import Results, Setting, spread
 
 
 class Table(NamedTuple):
@@ -57,7 +57,7 @@ def table(results: Results, metrics: Sequence[str] = ()) -> Table:
     wanted = asked or list(dict.fromkeys([definition.objective, *wanted]))
     rows = []
     for setting in settings:
-        row = {key: shown(value) for key, value in setting.point.items()}
+        row = {key: "null" if value is None else shown(value) for key, value in setting.point.items()}
         row |= {"runs": str(setting.count("finished"))}
         row |= {state: str(setting.count(state)) for state in ("collapsed", "pruned", "failed", "unfinished")}
         epochs = [run.epoch for run in setting.runs if run.state == "finished" and run.epoch is not None]
@@ -175,7 +175,14 @@ def latex(table: Table) -> str:
 
 
 def _escaped(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    # A bracket that begins a row would be taken for an argument of the row before.
+    special = {
+        "[": "{[}",
+        "\\": r"\textbackslash{}",
+        "±": r"$\pm$",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+    }
     return "".join(special.get(c, f"\\{c}" if c in "_%&#${}" else c) for c in text)
 
 
@@ -196,7 +203,7 @@ def with_spread(values: Sequence[float]) -> str:
     """Mean ± standard deviation (with n - 1) as text; the mean alone of one value, nothing for none."""
     if not values:
         return ""
-    return shown(mean(values)) + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+    return shown(mean(values)) + (f" ± {deviation:.2g}" if (deviation := spread(values)) is not None else "")
 
 
 def best_yaml(results: Results) -> str:
@@ -223,8 +230,10 @@ def best_yaml(results: Results) -> str:
         f"# Best of {results.count('finished')} runs of the sweep '{definition.name}' by {score} on validation.",
         f"#   python train.py {shlex.join(shared)}",
     ]
-    if groups:
-        lines += ["defaults:", *(f"  - override /{key}: {value}" for key, value in groups.items())]
+    earlier = groups.pop("best", None)
+    chosen = [f"  - override /{key}: {value}" for key, value in groups.items()]
+    if earlier or chosen:
+        lines += ["defaults:", *([f"  - {earlier}"] if earlier else []), *chosen]
     return "\n".join(lines) + "\n" + (yaml.safe_dump(nested, sort_keys=False) if nested else "")
 
 

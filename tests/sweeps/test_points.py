@@ -42,6 +42,8 @@ def test_pairs_change_together():
     ]
     with pytest.raises(UserError, match="batch has 2, lr has 1"):
         pairs([{"batch": [32, 64], "lr": [0.1]}])
+    with pytest.raises(UserError, match=r"sweep\.zip: lr=0\.1: must be a list"):
+        pairs([{"batch": [32, 64], "lr": 0.1}])
 
 
 def test_random_points_are_spread_as_asked():
@@ -73,7 +75,7 @@ def test_random_points_are_reproducible_different_and_only_grow():
 
 
 def test_seeds_repeat_the_points():
-    assert repeated([{"a": "1"}, {"a": "2"}], Dimension("seed", ("7", "8"))) == [
+    assert repeated([{"a": "1"}, {"a": "2"}], [Dimension("seed", ("7", "8"))]) == [
         {"a": a, "seed": seed} for seed in "78" for a in "12"
     ]
 

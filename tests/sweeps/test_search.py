@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import optuna
 import pytest
 
+from healing_mnist.sweeps import checking
 from healing_mnist.sweeps.definition import Definition, Settings
 from healing_mnist.sweeps.points import Dimension, parse
 from healing_mnist.sweeps.pruning import Pruning
 from healing_mnist.sweeps.results import Run
 from healing_mnist.sweeps.search import JOURNAL, Search, distribution, open_storage
+from healing_mnist.sweeps.sweeper import PointSweeper
 
 WEIGHT = "task.reconstruction_weight"
 TPE = ["sweep=base", "sweep.method=tpe", f"{WEIGHT}=interval(0,1)", "optimizer=adam,sgd"]
@@ -80,6 +82,23 @@ def test_the_ends_of_every_space_are_checked_first(sweep):
 )
 def test_spaces_become_optunas(space, expected):
     assert distribution(parse([space])[1]["a"]) == expected
+
+
+def test_trials_are_pruned_by_what_the_search_is_for_and_begun_ones_are_checked(tmp_path, monkeypatch):
+    definition = Definition("a", "tpe", "val/accuracy", "maximize", [], {"x": ""}, {"0000,x=1": {"x": "1"}})
+    sweeper, jobs = PointSweeper(), {}
+    sweeper.fixed, sweeper.folder, sweeper.fresh, sweeper.composer = {}, tmp_path, False, None
+    monkeypatch.setattr(checking, "check", lambda *arguments: jobs.update(arguments[4]))
+    sweeper._source(Settings(method="tpe", prune=True), definition, [Dimension("x", (), 0.0, 1.0)], None)
+    assert jobs.keys() == {"probe 0", "probe 1", "0000,x=1"}
+    assert all("monitor:val/accuracy}" in overrides[0] for overrides in jobs.values())
+
+
+def test_a_trial_that_was_never_finished_being_made_is_given_up(tmp_path):
+    definition = Definition("a", "tpe", "val/loss", "minimize", [], {"x": ""}, {})
+    search = Search(tmp_path, definition, [Dimension("x", (), 0.0, 1.0)], Settings(method="tpe", trials=1))
+    search.study._storage.create_new_trial(search.study._study_id)
+    assert [name[:4] for name in search] == ["0001"]
 
 
 @pytest.mark.parametrize(("value", "stopped"), [(5.0, True), (0.5, False)])

@@ -97,6 +97,37 @@ def test_a_value_that_is_not_finite_counts_as_collapsed(tmp_path, results):
     assert Results.load(results.folder).runs["w=0.5,seed=1"].state == "collapsed"
 
 
+def test_a_metric_that_is_not_finite_has_no_spread(results):
+    results.runs["w=0.5,seed=1"].metrics["test/mse"] = float("inf")
+    assert tables.table(results).rows[0]["test/mse"] == "inf ± nan"
+    assert "nan" in tables.as_csv(tables.setting_rows(results))
+
+
+def test_null_is_a_value_like_others(results):
+    for run in results.runs.values():
+        run.point["clip"] = None if run.name.startswith("w=0.5") else 1.0
+    assert [row["clip"] for row in tables.table(results).rows] == ["null", "1"]
+
+
+def test_a_list_may_begin_a_row_in_latex():
+    assert tables._escaped("[30]") == "{[}30]"
+
+
+def test_the_best_of_a_sweep_upon_an_earlier_best(results):
+    results.definition.fixed += ["best=one_layer", "+callbacks.swa={_target_:a.b,lr:0.01}"]
+    written = yaml.safe_load(tables.best_yaml(results))
+    assert written["defaults"] == ["one_layer"]
+    assert written["callbacks"] == {"swa": {"_target_": "a.b", "lr": 0.01}}
+
+
+def test_why_a_job_failed_is_known_to_whoever_reads_the_folder(results):
+    results.update("w=dynamic,seed=2", "RuntimeError: out of memory")
+    run = Results.load(results.folder).runs["w=dynamic,seed=2"]
+    assert (run.state, run.message) == ("failed", "RuntimeError: out of memory")
+    results.update("w=dynamic,seed=2")
+    assert Results.load(results.folder).runs["w=dynamic,seed=2"].state == "unfinished"
+
+
 def test_folds_repeat_a_setting(results):
     for run in results.runs.values():
         run.point["data.fold"] = run.point.pop("seed")
