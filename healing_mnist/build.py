@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checkpoints import AtomicCheckpoints, load_state, read_checkpoint
 from healing_mnist.checks import Positive, Range, UserError, mismatch, problems_of, refuse, suggestion
-from healing_mnist.config import key_of, plain
+from healing_mnist.config import elsewhere, key_of, plain
 from healing_mnist.tasks.base import Task
 
 OWN = {  # the settings of a run that belong to none of the groups
@@ -117,9 +117,8 @@ def _group_problems(settings: Mapping[str, Any], groups: Sequence[str]) -> list[
 
 def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
     in_sweep = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
-    launcher = HydraConfig.get().launcher["_target_"] if in_sweep else ""
-    on_cluster = in_sweep and not launcher.endswith((".SlotLauncher", ".BasicLauncher"))
-    found = [] if on_cluster else _device_problems(trainer)  # only the nodes know what they have
+    away = in_sweep and elsewhere(HydraConfig.get().launcher["_target_"])
+    found = [] if away else _device_problems(trainer)  # only the nodes know what they have
     epochs = trainer.get("max_epochs")
     if isinstance(epochs, int) and epochs < 0:
         found.append(f"trainer.max_epochs={epochs}: must be an integer at least 0")

@@ -170,6 +170,11 @@ def _short_value(key: str, value: Any) -> str:
     return re.sub(r"[^\w.+\-]+", "-", text)
 
 
+def elsewhere(launcher: str) -> bool:
+    """Whether the jobs of a launcher, by the name of its class, run on other machines."""
+    return not launcher.endswith((".SlotLauncher", ".BasicLauncher"))
+
+
 def as_override(key: str, value: Any) -> str:
     """`key=value` in Hydra's grammar."""
     return f"{key}={_quoted(value)}"

@@ -14,10 +14,10 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checks import UserError, problems_of, refuse
-from healing_mnist.config import as_override, incidental, plain
+from healing_mnist.config import as_override, elsewhere, incidental, plain
 from healing_mnist.files import empty
 from healing_mnist.sweeps import checking, points
 from healing_mnist.sweeps.composing import Composer
@@ -47,21 +47,33 @@ class PointSweeper(Sweeper):
         launcher = plain(config.hydra.launcher)
         if launcher["_target_"].startswith("healing_mnist."):
             refuse(problems_of(launcher, "hydra.launcher"))
-        self.config, self.loader = config, hydra_context.config_loader
+        self.elsewhere = elsewhere(launcher["_target_"])
+        self.context, self.task, self.config = hydra_context, inspect.unwrap(task_function), config
+        self.loader = hydra_context.config_loader
         self.composer = Composer(self.loader, config)
-        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, inspect.unwrap(task_function), config)
 
     def sweep(self, arguments: list[str]) -> None:
         settings = sweep_settings(self.config.get("sweep"))
         self.fixed, dimensions, together = self._split(settings, arguments)
         self.fresh = _yes(self.fixed.pop("fresh", "fresh=false"))
+        if self.elsewhere:
+            self.fixed |= self._absolute()
         definition = self._define(settings, dimensions, together)
         definition.command = [argument for argument in arguments if not incidental(argument)]
         self.folder = self._folder(definition)
+        self.config.hydra.sweep.dir = str(self.folder)  # where launchers keep what is their own
+        self.launcher = Plugins.instance().instantiate_launcher(self.context, self.task, self.config)
         with only_one(self.folder):
             if not self.fresh and (note := definition.compare(self.folder)):
                 log.info("%s: %s", self.folder, note)
             self._run(settings, definition, dimensions)
+
+    def _absolute(self) -> dict[str, str]:
+        """Folders as they are named from everywhere: the nodes of a cluster start jobs in places of their own."""
+        places = {key: OmegaConf.select(self.config, key) for key in ("output_dir", "data.root")}
+        return {
+            key: as_override(key, str(Path(place).expanduser().resolve())) for key, place in places.items() if place
+        }
 
     def _split(self, settings: Settings, arguments: Sequence[str]) -> tuple[dict, list, list]:
         """What is fixed, what varies by itself and what varies together; the command line wins over the yaml."""
@@ -129,9 +141,10 @@ class PointSweeper(Sweeper):
         return next(iter(theirs.values()))
 
     def _folder(self, definition: Definition) -> Path:
-        if any(override.startswith("hydra.sweep.dir=") for override in self.config.hydra.overrides.hydra):
-            return Path(self.config.hydra.sweep.dir)
-        return default_folder(self.config.output_dir, definition.name, self.said)
+        chosen = any(override.startswith("hydra.sweep.dir=") for override in self.config.hydra.overrides.hydra)
+        default = default_folder(self.config.output_dir, definition.name, self.said)
+        folder = Path(self.config.hydra.sweep.dir) if chosen else default
+        return folder.resolve() if self.elsewhere else folder
 
     def _run(self, settings: Settings, definition: Definition, dimensions: Sequence[points.Dimension]) -> None:
         from healing_mnist.sweeps.display import Display  # brings in rich, which no single run needs

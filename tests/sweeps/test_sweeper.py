@@ -158,7 +158,7 @@ def test_a_cluster_gets_all_jobs_at_once_and_says_itself_what_devices_it_has(swe
     given = []
 
     def launch(self, overrides, first):
-        given.append(len(overrides))
+        given.append(overrides)
         return SlotLauncher.launch(self, overrides, first)
 
     cluster = type("Cluster", (SlotLauncher,), {"__module__": launcher.__name__, "launch": launch})
@@ -173,7 +173,9 @@ def test_a_cluster_gets_all_jobs_at_once_and_says_itself_what_devices_it_has(swe
         "trainer.accelerator=cuda",
         f"hydra.launcher._target_={target}",
     )
-    assert (done.code, given) == (0, [20]), done.err
+    assert (done.code, [len(jobs) for jobs in given]) == (0, [20]), done.err
+    here = Path.cwd()
+    assert f"output_dir='{here}/outputs'" in given[0][0], "a node does not start where this process does"
 
 
 def test_failed_jobs_are_told_and_run_again(sweep, tmp_path):
