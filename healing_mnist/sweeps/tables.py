@@ -135,9 +135,10 @@ def caption(results: Results) -> str:
     points = [run.point for run in results.runs.values()]
     first = points[0] if points else {}  # what is the same in all, by choice or by chance, has no column
     same = [f"{key}={shown(first[key])}" for key in first if all(point.get(key) == first[key] for point in points)]
+    said = [override for override in definition.fixed if not incidental(override)]
     return " ".join(
         [
-            f"`python train.py {shlex.join([*definition.fixed, *same])}`.",
+            f"`python train.py {shlex.join([*said, *same])}`.",
             *counted(results),
             "In each run the epoch best on validation was kept and tested once; settings are compared by "
             f"{definition.objective} (validation), the {better} in bold.",

@@ -58,6 +58,7 @@ def test_numbers_of_a_setting(results):
 def test_what_all_runs_drew_alike_stands_in_the_command(results):
     for run in results.runs.values():
         run.point["model.layers"] = 3
+    results.definition.fixed += ["output_dir='/some/where'"]
     assert "`python train.py experiment=joint model.layers=3`." in tables.caption(results)
 
 
