@@ -113,7 +113,9 @@ class PointSweeper(Sweeper):
             if named[name] != point:
                 raise UserError(f"{point} and {named[name]}: both would be named {name}; sweep them in two folders")
         experiment = self.config.hydra.runtime.choices.get("experiment")
-        objective, direction = self._judged_by(settings, found)
+        experiments = [value for d in dimensions if d.key == "experiment" for value in d.values]
+        experiments += [point["experiment"] for group in together for point in group if "experiment" in point]
+        objective, direction = self._judged_by(settings, experiments)
         return Definition(
             name=settings.name or f"{experiment}-{','.join(key.rsplit('.', 1)[-1] for key in varied)}",
             method=settings.method,
@@ -127,13 +129,11 @@ class PointSweeper(Sweeper):
             metrics=settings.metrics,
         )
 
-    def _judged_by(self, settings: Settings, found: Sequence[points.Point]) -> tuple[str, str]:
+    def _judged_by(self, settings: Settings, experiments: Sequence[str]) -> tuple[str, str]:
         """Objective and direction: the sweep's, else those that its experiments have in common."""
-        own = (settings.objective or self.config.objective, settings.direction or self.config.direction)
-        names = {point["experiment"] for point in found if "experiment" in point}
-        if settings.objective or not names:
-            return own
-        configs = {name: self.composer([f"experiment={name}"]) for name in sorted(names)}
+        if settings.objective or not experiments:
+            return settings.objective or self.config.objective, settings.direction or self.config.direction
+        configs = {name: self.composer([f"experiment={name}"]) for name in experiments}
         theirs = {name: (config.objective, settings.direction or config.direction) for name, config in configs.items()}
         if len(set(theirs.values())) > 1:
             listed = ", ".join(f"{name} by {objective} ({way})" for name, (objective, way) in theirs.items())

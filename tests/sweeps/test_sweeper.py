@@ -13,8 +13,10 @@ import pytest
 import yaml
 from hydra.core.plugins import Plugins
 
+from healing_mnist.checks import UserError
+from healing_mnist.config import compose
 from healing_mnist.sweeps import launcher, sweeper
-from healing_mnist.sweeps.definition import Definition
+from healing_mnist.sweeps.definition import Definition, Settings
 from healing_mnist.sweeps.launcher import SlotLauncher
 
 GRID = ["task.reconstruction_weight=0.1,0.25", "seed=1,2"]
@@ -140,6 +142,10 @@ def test_every_mistake_is_found_before_the_first_job(sweep):
         (["model.latent_dim=3,4", "objective=val/beauty"], "objective=val/beauty: not logged"),
         (["model.latent_dim=3,4", "sweep=base", "sweep.objective=val/beauty"], "objective=val/beauty: not logged"),
         (["model.latent_dim=3,4", "hydra.launcher.devices=[17]"], "no GPU 17 here"),
+        (
+            ["sweep=base", "model.latent_dim=3,4", "sweep.direction=max"],
+            "sweep.direction=max: must be minimize, maximize",
+        ),
         (["model.latent_dim=3,4", "hydra.launcher.slots_per_device=0"], "slots_per_device=0"),
         (["model.latent_dim=3,4", "hydra.launcher.devices=17"], "no GPU 17 here"),
         (["model.latent_dim=3,4", "hydra.launcher.timeout=1h"], "hydra.launcher.timeout=1h: must be a number or null"),
@@ -176,6 +182,21 @@ def test_a_cluster_gets_all_jobs_at_once_and_says_itself_what_devices_it_has(swe
     assert (done.code, [len(jobs) for jobs in given]) == (0, [20]), done.err
     here = Path.cwd()
     assert f"output_dir='{here}/outputs'" in given[0][0], "a node does not start where this process does"
+
+
+def test_experiments_are_judged_by_what_they_have_in_common():
+    judge = sweeper.PointSweeper()
+    judge.config, judge.composer = compose(["experiment=joint"]), compose
+    ways = {
+        ("cnn_classifier", "embedding_classifier"): ("val/accuracy", "maximize"),
+        ("autoencoder", "joint"): ("val/loss", "minimize"),
+        (): ("val/loss", "minimize"),
+    }
+    for experiments, expected in ways.items():
+        assert judge._judged_by(Settings(), experiments) == expected
+    with pytest.raises(UserError, match=r"cnn_classifier by val/accuracy \(maximize\), joint by val/loss"):
+        judge._judged_by(Settings(), ["cnn_classifier", "joint"])
+    assert judge._judged_by(Settings(objective="val/mse"), ["cnn_classifier", "joint"]) == ("val/mse", "minimize")
 
 
 def test_failed_jobs_are_told_and_run_again(sweep, tmp_path):
