@@ -37,15 +37,16 @@ class Search:
         self.folder, self.definition, self.trials = folder, definition, settings.trials
         self.dimensions = {dimension.key: dimension for dimension in dimensions}
         self.distributions = {key: distribution(dimension) for key, dimension in self.dimensions.items()}
-        # Trials still running count as bad ones, so that jobs side by side look in different places.
-        sampler = optuna.samplers.TPESampler(seed=settings.sampler_seed, multivariate=True, constant_liar=True)
         self.study = optuna.create_study(
             study_name=definition.name,
             storage=open_storage(folder / JOURNAL),
-            sampler=sampler,
             direction=definition.direction,
             load_if_exists=True,
         )
+        # A search that goes on must not draw its first points again. Trials still running count as bad ones, so that
+        # jobs side by side look in different places.
+        seed = settings.sampler_seed + len(self.study.trials)
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
         self._numbers: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[str]:

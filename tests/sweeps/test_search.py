@@ -94,6 +94,15 @@ def test_trials_are_pruned_by_what_the_search_is_for_and_begun_ones_are_checked(
     assert all("monitor:val/accuracy}" in overrides[0] for overrides in jobs.values())
 
 
+def test_a_search_that_goes_on_draws_other_points(tmp_path):
+    definition = Definition("a", "tpe", "val/loss", "minimize", [], {"x": ""}, {})
+    for trials in (2, 4):
+        search = Search(tmp_path, definition, [Dimension("x", (), 0.0, 1.0)], Settings(method="tpe", trials=trials))
+        for name in search:
+            search.tell(Run(name, {}, "finished", {"val/loss": 1.0}))
+    assert len({trial.params["x"] for trial in search.study.trials}) == 4
+
+
 def test_a_trial_that_was_never_finished_being_made_is_given_up(tmp_path):
     definition = Definition("a", "tpe", "val/loss", "minimize", [], {"x": ""}, {})
     search = Search(tmp_path, definition, [Dimension("x", (), 0.0, 1.0)], Settings(method="tpe", trials=1))
