@@ -85,8 +85,10 @@ class Task(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch, self(batch))
         values = torch.stack([value.detach().float() for value in losses.values()])
-        self._totals = values * len(batch) + (self._totals if batch_idx else 0)
-        self._names, self._rows = list(losses), len(batch) + (self._rows if batch_idx else 0)
+        if batch_idx == 0:
+            self._names, self._rows, self._totals = list(losses), 0, torch.zeros_like(values)
+        self._rows += len(batch)
+        self._totals = self._totals.add(values, alpha=len(batch))
         every = self.trainer.log_every_n_steps
         if every and batch_idx % every == 0:  # to look at a loss is to wait for the device
             self._refuse_nonfinite(float(values[self._names.index("loss")]))

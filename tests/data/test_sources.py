@@ -57,14 +57,13 @@ def test_a_module_of_the_users_own(tmp_path, monkeypatch):
     ],
 )
 def test_labels_of_a_users_source_are_checked(labels, complaint, tmp_path, monkeypatch):
-    (tmp_path / "labelled.py").write_text(
+    (tmp_path / "mine_too").mkdir()
+    (tmp_path / "mine_too" / "labelled.py").write_text(
         "import torch\nfrom healing_mnist.data.sources import Base\nIMAGE_SHAPE = [1, 5, 7]\nNUM_CLASSES = 2\n"
         f"def load(root, cache):\n    labels = {labels}\n"
         "    images = torch.zeros(len(labels), 1, 5, 7, dtype=torch.uint8)\n"
         "    return Base(images, labels, images, labels)\n"
     )
-    (tmp_path / "mine_too").mkdir()
-    (tmp_path / "labelled.py").rename(tmp_path / "mine_too" / "labelled.py")
     monkeypatch.syspath_prepend(tmp_path)
     for module in ("mine_too", "mine_too.labelled"):
         sys.modules.pop(module, None)
