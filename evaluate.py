@@ -7,7 +7,7 @@ logger apply to the settings each run was trained with. Results lie in ``FOLDER/
 import sys
 
 from healing_mnist import cli
-from healing_mnist.memory import importing
+from healing_mnist.imports import importing
 
 
 def evaluate(arguments: list[str]) -> None:

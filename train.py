@@ -3,7 +3,7 @@
 from omegaconf import DictConfig
 
 from healing_mnist import cli
-from healing_mnist.memory import importing
+from healing_mnist.imports import importing
 
 
 def train(cfg: DictConfig) -> float | None:

@@ -27,7 +27,7 @@ import sys, time
 asked, folder = float(sys.argv[1]), sys.argv[2]
 def passed(what): print(f"{what}\\t{time.time() - asked:.3f}", flush=True)
 passed("interpreter")
-from healing_mnist.memory import importing
+from healing_mnist.imports import importing
 with importing():
     import torch; passed("import torch")
     import lightning; passed("import lightning")

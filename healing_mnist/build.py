@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from healing_mnist.checkpoints import AtomicCheckpoints, load_state, read_checkpoint
 from healing_mnist.checks import Positive, Range, UserError, mismatch, problems_of, refuse, suggestion
 from healing_mnist.config import elsewhere, key_of, plain
+from healing_mnist.lean import Unmeasured, drop_idle_hooks
 from healing_mnist.tasks.base import Task
 
 OWN = {  # the settings of a run that belong to none of the groups
@@ -215,14 +216,16 @@ def make_trainer(cfg: DictConfig, place: Path, **changes: Any) -> L.Trainer:
     made = {
         name: [instantiate(node, _convert_="all") for node in group.values() if node] for name, group in groups.items()
     }
-    return instantiate(
-        settings["trainer"] | changes,
+    trainer = instantiate(
+        {"profiler": Unmeasured()} | settings["trainer"] | changes,
         default_root_dir=str(place),
         callbacks=made["callbacks"] + made["analysis"],
         logger=made["logger"] or False,
         plugins=[AtomicCheckpoints()],
         _convert_="all",
     )
+    drop_idle_hooks(trainer)
+    return trainer
 
 
 def load_task(path: Path) -> Task:

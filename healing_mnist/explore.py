@@ -13,7 +13,7 @@ from pathlib import Path
 from healing_mnist import cli
 from healing_mnist.checks import UserError
 from healing_mnist.config import compose, folder_name, settings_of
-from healing_mnist.memory import importing
+from healing_mnist.imports import importing
 
 
 def explore(overrides: Sequence[str] = ()) -> Path:

@@ -1,27 +1,10 @@
-"""What the garbage collector and the C library do with memory that is no longer used."""
+"""What the C library does with memory that is no longer used."""
 
 from __future__ import annotations
 
 import ctypes
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """Import the large libraries in four fifths of the time: without looking for garbage, of which they make none.
-
-    Neither now nor later: what is there when this ends is left alone for good, so that forks go on sharing it.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def keep_freed_memory() -> bool:

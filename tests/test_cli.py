@@ -185,6 +185,11 @@ def test_debug_runs(debug, train, fast):
     assert train("experiment=joint", f"debug={debug}", *small, *epochs).metrics["test/mse"] > 0
 
 
+def test_a_profiled_run_says_where_its_time_went(train, fast):
+    folder = train("experiment=joint", "debug=profile", *fast).folder
+    assert "run_training_batch" in (folder / "fit-profile.txt").read_text()
+
+
 def test_scripts_start_in_a_folder_that_is_not_the_repository(command, tmp_path):
     done = ask(command("evaluate.py", "--help"), tmp_path)
     assert done.returncode == 0

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from healing_mnist.checks import UserError
 from healing_mnist.sweeps.composing import Composer
 from healing_mnist.sweeps.launcher import prepare_process
-from healing_mnist.sweeps.pool import PRELOAD, Job, Pool, tail
+from healing_mnist.sweeps.pool import Job, Pool, tail
 
 Found = list[tuple[str, str]]  # job -> what is wrong with it
 
@@ -43,8 +43,7 @@ def check(
     ]
     problems: Found = []
     done: set[str] = set()
-    # Without the retries and the time limit of the jobs.
-    for outcome in Pool(pool.slots, preload=PRELOAD).run(checks):
+    for outcome in pool.plain().run(checks):
         if outcome.status == "failed":
             raise UserError(f"checking the jobs failed: {outcome.message}\n{tail(outcome.job.log)}")
         wrong, finished = outcome.value

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from healing_mnist.checks import NonNegative, Positive, PositiveFloat
 from healing_mnist.sweeps.composing import Composer, filled
-from healing_mnist.sweeps.pool import PRELOAD, Job, Outcome, Pool
+from healing_mnist.sweeps.pool import DRAWING, PRELOAD, Job, Outcome, Pool
 from healing_mnist.sweeps.slots import describe, make_slots
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,9 @@ class SlotLauncher(Launcher):
         """Slots for so many jobs; the first call starts the imports that all jobs share."""
         accelerator = OmegaConf.select(self.config, "trainer.accelerator", default="auto")
         slots = make_slots(self.devices, self.slots_per_device, accelerator, jobs)
-        return Pool(slots, **self.options, preload=PRELOAD)
+        source, *draws = (OmegaConf.select(self.config, key) for key in ("data.source", "analysis", "logger"))
+        late = DRAWING if source == "digits" or any(draws) else ()  # a job whose settings differ imports them itself
+        return Pool(slots, **self.options, preload=(*PRELOAD, *late))
 
     def stream(
         self,

@@ -24,6 +24,7 @@ from healing_mnist.checks import UserError
 from healing_mnist.sweeps.slots import Slot
 
 PRELOAD = ("healing_mnist.sweeps.preload",)  # for jobs that train
+DRAWING = ("healing_mnist.sweeps.preload_drawing",)  # besides, for those that draw, log or load digits
 NOTHING = False, "", False  # of a job that says nothing before it ends
 GRACE = 5.0  # seconds between asking a job to end and killing it
 
@@ -81,8 +82,13 @@ class Pool:
         preload: Sequence[str] = (),
     ):
         self.slots, self.retries, self.timeout, self.fail_fast = slots, retries, timeout, fail_fast
+        self.preload = preload
         self._context = warm_up(preload)
         self.running: dict[Slot, Job] = {}
+
+    def plain(self) -> Pool:
+        """The same slots, for work around the jobs: without their retries and their time limit."""
+        return Pool(self.slots, preload=self.preload)
 
     def run(self, jobs: Iterable[Job], on_start: Callable[[Job], None] = lambda job: None) -> Iterator[Outcome]:
         """Yield each job's outcome as it ends. A job is drawn from `jobs` only when a slot is free to run it."""

@@ -1,13 +1,11 @@
-"""What the fork server imports once, so that no job has to: everything a training would import on its way."""
+"""What the fork server imports once, so that no job has to: everything any training would import on its way."""
 
 import importlib
 import pkgutil
 from contextlib import suppress
 
 import healing_mnist
-from healing_mnist.memory import importing
-
-LATE = ("matplotlib.backends.backend_agg", "torch.utils.tensorboard", "sklearn.datasets")  # in the middle of a training
+from healing_mnist.imports import importing
 
 
 def import_all() -> None:
@@ -18,8 +16,7 @@ def import_all() -> None:
         for module in pkgutil.walk_packages([folder], f"healing_mnist.{package}."):
             with suppress(Exception):  # whoever names it in a configuration meets the mistake
                 importlib.import_module(module.name)
-    for name in (*LATE, "healing_mnist.sweeps.plots"):
-        importlib.import_module(name)
+    importlib.import_module("healing_mnist.sweeps.plots")
     importlib.import_module("healing_mnist.sweeps.launcher").prepare_process()
 
 

@@ -20,7 +20,7 @@ import yaml
 
 from healing_mnist.checks import UserError, suggestion
 from healing_mnist.config import CONF, ROOT, evaluation_name
-from healing_mnist.sweeps.pool import PRELOAD, Job, Pool, tail
+from healing_mnist.sweeps.pool import DRAWING, PRELOAD, Job, Pool, tail
 from healing_mnist.sweeps.results import Results
 from healing_mnist.sweeps.slots import Slot, make_slots
 
@@ -234,7 +234,7 @@ def _evaluated(setup: Setup, part: Part) -> bool:
     waiting = [place for place in places if not (place / results.evaluation / "metrics.json").exists()]
     again = [*setup.evaluation(part), *setup.machine(part)]
     jobs = [Job(place.name, partial(_evaluate, place, again), place / "evaluate.log") for place in waiting]
-    pool = Pool(setup.slots(len(jobs) or 1), preload=PRELOAD)
+    pool = Pool(setup.slots(len(jobs) or 1), preload=(*PRELOAD, *DRAWING))
     good = True
     for outcome in pool.run(jobs):
         if outcome.status == "failed":

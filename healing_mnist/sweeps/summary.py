@@ -9,7 +9,7 @@ from pathlib import Path
 
 from healing_mnist.checks import UserError
 from healing_mnist.sweeps import tables
-from healing_mnist.sweeps.pool import PRELOAD, Job, Pool, tail
+from healing_mnist.sweeps.pool import Job, Pool, tail
 from healing_mnist.sweeps.results import Results
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Reporter:
         # In a job's process: the plots need libraries that this process never imports.
         job = Job("summary", partial(draw, results.folder), results.folder / "summary.log")
         drawn = True
-        for outcome in Pool(self.pool.slots, preload=PRELOAD).run([job]):
+        for outcome in self.pool.plain().run([job]):
             if outcome.status == "failed":
                 log.warning("the plots failed: %s\n%s", outcome.message, tail(job.log))
                 drawn = False
