@@ -136,7 +136,10 @@ def sweep_settings(node: Any) -> Settings:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which ends with this process; a second sweep in one folder is refused."""
+    """Hold the folder's lock, which ends with this process; a second sweep in one folder is refused.
+
+    A folder in which nothing was left goes again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / ".lock"), folder / ".holder"
     try:
@@ -149,6 +152,9 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
     finally:
         holder.unlink(missing_ok=True)
+        if [path.name for path in folder.glob("*")] == [".lock"]:
+            (folder / ".lock").unlink()
+            folder.rmdir()
         lock.release()
 
 

@@ -7,7 +7,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from healing_mnist.checks import UserError
+from healing_mnist.checks import UserError, suggestion
 from healing_mnist.sweeps import tables
 from healing_mnist.sweeps.pool import Job, Pool, tail
 from healing_mnist.sweeps.results import Results
@@ -42,7 +42,7 @@ class Reporter:
                 drawn = False
             else:
                 job.log.unlink()
-        print(tables.markdown(results), end="")
+        show(results)
         made = "tables, plots and page: %s" if drawn else "tables, without plots and page: %s"
         log.info(made, results.folder / ("index.html" if drawn else "table.md"))
         failed = [run for run in results.runs.values() if run.state in ("failed", "unfinished")]
@@ -51,6 +51,14 @@ class Reporter:
             lines += [f"  {run.name}: {run.message or 'not run'}" for run in failed[:20]]
             lines += [f"Their logs: {results.folder}/<job>/*.log. The same command runs them again."]
             raise UserError("\n".join(lines))
+
+
+def show(results: Results) -> None:
+    """Print the table, and say which of the columns it was asked for no run can fill."""
+    names = results.metric_names()
+    for asked in set(results.definition.metrics).difference(names) if names else ():
+        log.warning("sweep.metrics: no finished run has %s%s", asked, suggestion(asked, names))
+    print(tables.markdown(results), end="")
 
 
 def draw(folder: Path) -> None:
@@ -66,5 +74,5 @@ def summarize(folder: Path) -> None:
     results = Results.load(folder)
     tables.write(results)
     draw(folder)
-    print(tables.markdown(results), end="")
+    show(results)
     log.info("tables, plots and page: %s", folder / "index.html")

@@ -9,7 +9,7 @@ from hydra import initialize_config_dir
 
 from healing_mnist.checks import UserError
 from healing_mnist.config import CONF
-from healing_mnist.sweeps import plots, tables
+from healing_mnist.sweeps import plots, summary, tables
 from healing_mnist.sweeps.definition import Definition, default_folder, job_name, only_one
 from healing_mnist.sweeps.points import value_of
 from healing_mnist.sweeps.results import Results
@@ -199,10 +199,23 @@ def test_a_folder_without_a_sweep(tmp_path):
 
 
 def test_one_sweep_at_a_time(tmp_path):
+    (tmp_path / "sweep.yaml").touch()
     with only_one(tmp_path), pytest.raises(UserError, match="is running this sweep already"), only_one(tmp_path):
         pass
     with only_one(tmp_path):  # free again
         pass
+
+
+def test_a_refused_sweep_leaves_no_folder(tmp_path):
+    with pytest.raises(UserError, match="wrong"), only_one(tmp_path / "refused"):
+        raise UserError("wrong")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_column_that_no_run_can_fill(results, caplog):
+    results.definition.metrics = ["val/accuracy", "test/mes"]
+    summary.show(results)
+    assert caplog.messages == ["sweep.metrics: no finished run has test/mes; did you mean 'test/mse'?"]
 
 
 def test_what_all_runs_share_is_compared_as_a_value(tmp_path, results):
