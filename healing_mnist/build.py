@@ -56,7 +56,7 @@ def check(cfg: DictConfig) -> None:
             with torch.device("meta"):
                 task = build_task(settings)
             _try_optimizer(settings["optimizer"])
-            found += _metric_problems(settings, type(task).__name__, task.metric_names())
+            found += _metric_problems(settings, type(task).__name__, task.validation_metrics())
         except Exception as error:
             cause = error.__cause__ or error  # instantiate wraps what a constructor raises
             if not isinstance(cause, (UserError, TypeError, ValueError)):
@@ -65,18 +65,22 @@ def check(cfg: DictConfig) -> None:
     refuse(found)
 
 
-def _metric_problems(settings: Mapping[str, Any], task: str, names: Sequence[str]) -> list[str]:
-    """Metrics that a setting names and the task does not log."""
-    watching = {"objective": settings["objective"]}
+def _metric_problems(settings: Mapping[str, Any], task: str, metrics: Mapping[str, str | None]) -> list[str]:
+    """Metrics that a setting names and the task does not log, and an objective that would choose the worst epoch."""
+    names, objective = list(metrics), settings["objective"]
+    watching = {"objective": objective}
     nodes = {f"callbacks.{key}": node for key, node in (settings["callbacks"] or {}).items()}
     for key, node in (nodes | {"scheduler": settings["scheduler"]}).items():
-        if isinstance(node, Mapping) and node.get("monitor") not in (None, settings["objective"]):
+        if isinstance(node, Mapping) and node.get("monitor") not in (None, objective):
             watching[f"{key}.monitor"] = node["monitor"]
-    return [
+    found = [
         f"{key}={name}: not logged by {task}{suggestion(name, names)}; allowed: {', '.join(names)}"
         for key, name in watching.items()
         if name not in names and (key == "objective" or not str(name).startswith("train/"))
     ]
+    if (way := metrics.get(objective)) not in (None, settings["direction"]):
+        found.append(f"direction={settings['direction']}: would choose the worst epoch; {objective} asks for {way}")
+    return found
 
 
 def _try_optimizer(settings: dict[str, Any]) -> None:
@@ -105,13 +109,15 @@ def check_groups(cfg: DictConfig, *groups: str) -> None:
 def _resolved(cfg: DictConfig) -> dict[str, Any]:
     cfg = cfg.copy()
     cfg.run_dir = cfg.run_dir or cfg.output_dir  # loggers and checkpoints want a place; which one does not matter here
-    return plain(cfg)
+    needed = "data", "model", "task", "optimizer", "trainer"
+    refuse([f"{group}: a run needs one; leave out ~{group}" for group in needed if not cfg.get(group)])
+    return {"callbacks": {}, "scheduler": {}} | plain(cfg)
 
 
 def _group_problems(settings: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
     found = []
     for group in groups:
-        node = _without_notes(settings[group]) if group == "data" else settings[group] or {}
+        node = _without_notes(settings[group]) if group == "data" else settings.get(group) or {}
         found += problems_of(node, group, supplied=("network",) if group == "task" else ())
     return found + (_trainer_problems(settings["trainer"]) if "trainer" in groups else [])
 
@@ -127,14 +133,19 @@ def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
         if trainer.get(key) is not None and (allowed := mismatch(trainer[key], Positive)):
             found.append(f"trainer.{key}={trainer[key]}: must be {allowed}")
     for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
-        if isinstance(trainer.get(key), float) and not 0 <= trainer[key] <= 1:
-            found.append(f"trainer.{key}={trainer[key]}: must be a share in [0, 1], or a whole number of batches")
+        limit, least = trainer.get(key), int(key == "limit_train_batches")
+        share = isinstance(limit, float)
+        if limit is not None and (not 0 <= limit <= (1 if share else limit) or limit == 0 < least):
+            allowed = f"a share in {'(' if least else '['}0, 1], or a whole number of batches, at least {least}"
+            found.append(f"trainer.{key}={limit}: must be {allowed}")
     strategy = trainer.get("strategy", "auto")
     if isinstance(strategy, str) and strategy != "auto" and strategy not in StrategyRegistry:
         found.append(
             f"trainer.strategy={strategy}: must be one of auto, {', '.join(StrategyRegistry)}"
             + suggestion(strategy, list(StrategyRegistry))
         )
+    if any(word in str(strategy) for word in ("spawn", "fork", "notebook")):
+        found.append(f"trainer.strategy={strategy}: its processes would keep what they learn to themselves; use ddp")
     precision = str(trainer.get("precision", "32-true"))
     if not precision.startswith("32") and "mixed" not in precision:
         found.append(
@@ -142,8 +153,8 @@ def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
         )
     if in_sweep and starts_processes(trainer):
         found.append(
-            f"trainer.strategy={trainer['strategy']}: would start the whole sweep anew in each of its processes; "
-            "in a sweep give every job one device"
+            f"trainer.strategy={strategy}, trainer.devices={trainer.get('devices')}: would start the whole sweep anew "
+            "in each of its processes; in a sweep give every job one device"
         )
     return found
 
@@ -159,8 +170,13 @@ def _clipping_problems(trainer: Mapping[str, Any], optimizer: Mapping[str, Any])
 
 
 def starts_processes(trainer: Mapping[str, Any]) -> bool:
-    """Whether the strategy, as it is named in the settings, trains in several processes."""
-    return str(trainer.get("strategy", "auto")).startswith(("ddp", "fsdp"))
+    """Whether it trains in several processes: by its strategy, or by the number of devices where that is left open."""
+    strategy, devices = str(trainer.get("strategy", "auto")), trainer.get("devices", 1)
+    if strategy != "auto":
+        return strategy.startswith(("ddp", "fsdp"))
+    if devices in ("auto", -1, "-1"):  # all there are; of a CPU, one
+        return trainer.get("accelerator") != "cpu" and torch.cuda.device_count() > 1
+    return len(devices) > 1 if isinstance(devices, Sequence) and not isinstance(devices, str) else int(devices) > 1
 
 
 def _device_problems(trainer: Mapping[str, Any]) -> list[str]:
@@ -193,7 +209,7 @@ def build_data(cfg: DictConfig | Mapping[str, Any]) -> L.LightningDataModule:
 
 def build_task(cfg: DictConfig | Mapping[str, Any]) -> Task:
     """Network and task, untrained; they carry the settings they were built from."""
-    parts = {key: plain(cfg[key]) for key in ("model", "task", "optimizer", "scheduler")}
+    parts = {key: plain(cfg.get(key)) or {} for key in ("model", "task", "optimizer", "scheduler")}
     task = instantiate(
         parts["task"],
         network=instantiate(parts["model"], _convert_="all"),
@@ -210,7 +226,7 @@ def make_trainer(cfg: DictConfig, place: Path, **changes: Any) -> L.Trainer:
     cfg = cfg.copy()
     OmegaConf.update(cfg, "run_dir", str(place))
     settings = plain(cfg)
-    groups = {name: dict(settings[name] or {}) for name in ("callbacks", "analysis", "logger")}
+    groups = {name: dict(settings.get(name) or {}) for name in ("callbacks", "analysis", "logger")}
     if not settings["trainer"].get("enable_progress_bar", True):
         groups["callbacks"].pop("progress", None)
     made = {

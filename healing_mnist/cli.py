@@ -15,7 +15,7 @@ from typing import Any
 import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from healing_mnist.checks import UserError, suggestion
 from healing_mnist.config import CONF, compose, flatten, key_of, plain, register_resolvers
@@ -131,6 +131,9 @@ def explain(error: BaseException) -> str:
         if key and "is not in struct" in str(cause):
             near = _nearest(key) or "."
             return f"unknown setting '{key}'{near} (To add a setting that is not there, write +{key}=...)"
+        if key and "pretrained.settings." in str(cause) and isinstance(cause, InterpolationResolutionError):
+            what = str(cause).splitlines()[0]
+            return f"the earlier stage of this experiment does not fit: {what}; pretrained=none leaves it out"
         cause = cause.__cause__ or cause.__context__  # OmegaConf says what was behind it in the second only
     return str(cause or error).strip()
 

@@ -14,7 +14,10 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from healing_mnist.checks import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -34,6 +37,7 @@ INCIDENTAL = (
     "task.compile",
     "trainer.enable_progress_bar",
     "pretrained.settings.trainer.accelerator",
+    "pretrained.settings.trainer.devices",
     "fresh",
     "keep_memory",
     "analysis",
@@ -50,7 +54,8 @@ def register_resolvers() -> None:
     """The functions that yaml files may call.
 
     ``source_shape:NAME``, ``source_classes:NAME``: what a base-image source says of itself; ``best_is:DIRECTION``: min
-    or max; ``interactive:``: whether a person is watching a terminal.
+    or max; ``one_of:DEVICES``: the one that is named, or 1 for any; ``interactive:``: whether a person is watching a
+    terminal.
     """
     from healing_mnist.data import sources
 
@@ -58,6 +63,7 @@ def register_resolvers() -> None:
         "source_shape": lambda name: ListConfig(sources.image_shape(name)),
         "source_classes": sources.num_classes,
         "best_is": lambda direction: {"minimize": "min", "maximize": "max"}.get(direction, direction),
+        "one_of": lambda devices: devices if isinstance(devices, ListConfig) and len(devices) == 1 else 1,
         "interactive": lambda: sys.stderr.isatty(),
     }
     for name, function in resolvers.items():
@@ -103,8 +109,11 @@ def incidental(override: str) -> bool:
 
 
 def essential(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The flat settings that decide what a run computes."""
-    return {key: value for key, value in flatten(config).items() if not incidental(key)}
+    """The flat settings that decide what a run computes; which device does so, if it is one, is none of them."""
+    flat = {key: value for key, value in flatten(config).items() if not incidental(key)}
+    if isinstance(devices := flat.get("trainer.devices"), list) and len(devices) == 1:
+        flat["trainer.devices"] = 1
+    return flat
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -125,12 +134,26 @@ def folder(cfg: DictConfig) -> Path:
     """
     if cfg.get("run_dir"):
         return Path(cfg.run_dir)
-    base = compose([f"experiment={cfg.name}"] if cfg.name else [])
+    try:
+        base = compose([f"experiment={cfg.name}"] if cfg.name else [])
+    except MissingConfigException:
+        why = "is the experiment's own; say run_dir=... to choose a run's folder"
+        raise UserError(f"name={cfg.name}: {why}") from None
     # As written, not resolved: what follows from another setting is not named again.
     old, new = (OmegaConf.to_container(config, resolve=False) for config in (base, cfg))
-    present = essential(new)
-    changed = {key: present[key] for key in difference(old, new) if key in present}
+    present, different = essential(new), difference(old, new)
+    changed = {key: present[key] for key in different if key in present}
+    for gone in (_gone(key, present) for key in different if key not in present):
+        if f"{gone.rpartition('.')[0]}._target_" not in changed:  # else what stands there now says so
+            changed[gone] = present.get(gone, {})
     return Path(cfg.output_dir) / (cfg.name or "unnamed") / folder_name(changed)
+
+
+def _gone(key: str, present: Mapping[str, Any]) -> str:
+    """What is missing as a whole where `key` is: the shortest beginning of it under which there is nothing."""
+    parts = key.split(".")
+    beginnings = (".".join(parts[:i]) for i in range(1, len(parts) + 1))
+    return next(name for name in beginnings if not any(other.startswith(f"{name}.") for other in present))
 
 
 def folder_name(settings: Mapping[str, Any], limit: int = 120) -> str:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from healing_mnist.build import build_data, check_groups, load_task
 from healing_mnist.checks import UserError
 from healing_mnist.config import (
+    CONF,
     compose,
     difference,
     evaluation_name,
@@ -21,11 +22,15 @@ from healing_mnist.config import (
     incidental,
     key_of,
     plain,
+    settings_of,
     there_and_now,
 )
 from healing_mnist.runs import Result, finished, hush, logging_to, measured, single_trainer, summary_of
-from healing_mnist.tryout import try_out
+from healing_mnist.tryout import check_limits, try_out
 
+BATCHING = "batch_size", "eval_batch_size", "resample"  # of a data set; no row of a test depends on it
+# Of a data set: where images come from, how they are dealt and batched, which stays as it was on other data.
+DEALING = {"source", "root", "cache", "limit", "val_fraction", "test_fraction", "fold", "folds", "seed", *BATCHING}
 CHANGEABLE = "data", "analysis", "callbacks", "logger", "trainer", "seed"  # for an evaluation
 log = logging.getLogger(__name__)
 
@@ -58,6 +63,7 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
         hush()
         L.seed_everything(cfg.seed, verbose=False)
         trainer = single_trainer(cfg, place)
+        check_limits(trainer, data, "test")
         try_out(task, data, trainer.callbacks)
         trainer.test(task, data, verbose=False)
         result = measured(trainer, place, {}, cfg.objective)
@@ -80,15 +86,27 @@ def _refuse_other_deal(run: Path, dealt_by: Sequence[str], data: dict[str, Any])
 
 def _composed_again(run: Path, overrides: Sequence[str]) -> DictConfig:
     """The settings of a run with other words said last."""
-    # What was said of a group that decides nothing holds no longer where another option of it is named.
-    named = tuple(f"{key_of(override)}." for override in overrides)
-    saved = [o for o in OmegaConf.load(run / "overrides.yaml") if not (incidental(o) and key_of(o).startswith(named))]
+    saved = list(OmegaConf.load(run / "overrides.yaml"))
     trained, now = flatten(plain(OmegaConf.load(run / "config.yaml"))), flatten(plain(compose(saved)))
     kept = {key for key in trained.keys() & now.keys() if key.split(".")[0] not in ("trainer", "callbacks")}
     changed = {key: both for key, both in difference(trained, now).items() if key in kept}
     if changed:
         raise UserError("\n  ".join([f"run={run}: conf has changed since it was trained:", *there_and_now(changed)]))
-    return compose([*saved, *overrides])
+    kept = [word for word in saved if not any(_outdated(key_of(word), override) for override in overrides)]
+    return compose([*kept, *overrides])
+
+
+def _outdated(key: str, override: str) -> bool:
+    """Whether what was said of a setting holds no longer, because `override` names another option of its group."""
+    group, _, option = override.partition("=")
+    if group == "data" and key.startswith(
+        "data."
+    ):  # where the images come from, and who tests, does not change by that
+        name = key.split(".")[1]
+        return name not in DEALING or name not in compose([], f"data/{option}").data
+    if group.startswith("data/"):
+        return key.removeprefix("data.") in OmegaConf.load(CONF / f"{override.replace('=', '/')}.yaml")
+    return incidental(key) and key.startswith(f"{key_of(override)}.")
 
 
 def evaluate_all(runs: Sequence[Path], overrides: Sequence[str] = ()) -> list[Result]:
@@ -107,15 +125,17 @@ def compare(runs: Sequence[Path], overrides: Sequence[str] = ()) -> Path | None:
     from healing_mnist.callbacks.side_by_side import side_by_side
 
     first, *others = [_composed_again(run, overrides) for run in runs]
-    changed = {key for cfg in others for key in difference({"data": plain(first.data)}, {"data": plain(cfg.data)})}
+    datas = [{"data": {k: v for k, v in plain(cfg.data).items() if k not in BATCHING}} for cfg in (first, *others)]
+    changed = {key for data in datas[1:] for key in difference(datas[0], data)}
     if changed:
         log.info("not drawn side by side, the runs differ in %s", ", ".join(sorted(changed)))
         return None
     names = _short_names([run.resolve() for run in runs])
+    every = "+".join(f"{run.resolve().parent.name}-{run.resolve().name}" for run in runs)
     data = build_data(first)
     data.setup()
     tasks = {name: load_task(run / "checkpoints" / "best.ckpt") for name, run in zip(names, runs, strict=True)}
-    place = Path(first.output_dir) / "comparisons" / folder_name({"runs": "+".join(names)})
+    place = Path(first.output_dir) / "comparisons" / folder_name({"runs": every, **settings_of(overrides)})
     save(place, "side_by_side", *side_by_side(tasks, data))
     return place
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from healing_mnist import cli
 from healing_mnist.checks import UserError
-from healing_mnist.config import compose, folder_name, settings_of
+from healing_mnist.config import compose, folder_name, key_of, settings_of
 from healing_mnist.imports import importing
 
 
 def explore(overrides: Sequence[str] = ()) -> Path:
-    """Draw the data that `overrides` describe (``data=images analysis=data`` unless they say otherwise).
+    """Draw the data that `overrides` describe, `data=images analysis=data` unless they or an experiment say otherwise.
 
     Returns the folder of the figures.
     """
@@ -31,7 +31,10 @@ def explore(overrides: Sequence[str] = ()) -> Path:
         from healing_mnist.tryout import check_needs
 
     hush()
-    cfg = compose(["~experiment", "data=images", "analysis=data", *overrides])
+    whole = any(key_of(override) == "experiment" for override in overrides)  # which brings its data
+    cfg = compose([*([] if whole else ["~experiment", "data=images"]), "analysis=data", *overrides])
+    if not cfg.get("analysis"):
+        raise UserError("analysis=none: nothing to draw; use analysis=data, or n6_data for N6 and N3")
     check_groups(cfg, "data", "analysis")
     place = Path(cfg.output_dir) / "data" / folder_name(settings_of(overrides))
     data = build_data(cfg)

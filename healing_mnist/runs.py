@@ -35,7 +35,7 @@ from healing_mnist.environment import write_environment
 from healing_mnist.files import atomic_write, empty, may_be_emptied
 from healing_mnist.memory import keep_freed_memory
 from healing_mnist.tasks.base import Task
-from healing_mnist.tryout import try_out
+from healing_mnist.tryout import check_limits, try_out
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +71,10 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
             return _train(cfg, place)
         check(cfg)  # before anything is left on the disk, or deleted
         if cfg.fresh:
-            may_be_emptied(place, "config.yaml", "run_dir")
+            may_be_emptied(place, "overrides.yaml", "run_dir")
     with locked(place):
         if cfg.fresh:  # not before: another process may be at work there
-            empty(place, "config.yaml", "run_dir")
+            empty(place, "overrides.yaml", "run_dir")
         _claim(place, plain(cfg), overrides)
         if (found := finished(place)) is not None:
             log.info("already finished, nothing to do: %s", place)
@@ -86,10 +86,11 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
 def _leads(cfg: DictConfig) -> bool:
     """Whether this process keeps the run's folder: the first of all that ddp uses, on however many nodes."""
     environ, trainer = os.environ, cfg.trainer
-    several = trainer.num_nodes > 1 or starts_processes(trainer)
-    if several and (rank := environ.get("RANK", environ.get("SLURM_PROCID"))) is not None:
+    if not (trainer.num_nodes > 1 or starts_processes(trainer)):
+        return True  # also as an earlier stage of a run under ddp: the second process waits, and finds it finished
+    if (rank := environ.get("RANK", environ.get("SLURM_PROCID"))) is not None:
         return int(rank) == 0
-    node = environ.get("NODE_RANK", environ.get("GROUP_RANK", 0)) if several else 0
+    node = environ.get("NODE_RANK", environ.get("GROUP_RANK", 0))
     return int(environ.get("LOCAL_RANK", 0)) == int(node) == 0
 
 
@@ -104,12 +105,12 @@ def _train(cfg: DictConfig, place: Path) -> Result | None:
     trainer = make_trainer(cfg, place)
     if not (cfg.task.get("compile") or cfg.data.get("compile")):  # compiled for two rows, that would take its time
         try_out(task, data, trainer.callbacks)
+    check_limits(trainer, data, "train", "val", "test")
     last = place / "checkpoints" / "last.ckpt"
     if last.exists():
         log.info("continuing from %s", last)
-    trainer.fit(task, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    with _interruptible(trainer):
+        trainer.fit(task, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     table = _metrics_table(trainer)
     if trainer.world_size > 1:
         torch.distributed.destroy_process_group()
@@ -121,12 +122,24 @@ def _train(cfg: DictConfig, place: Path) -> Result | None:
         checkpoint = read_checkpoint(best)
         task.load_state_dict(checkpoint["state_dict"])
         epoch = checkpoint["epoch"] + 1
-    trainer.test(task, data, verbose=False)
+    with _interruptible(trainer):
+        trainer.test(task, data, verbose=False)
     result = measured(trainer, place, table.row(epoch), cfg.objective)
     write_environment(place, seconds=table.seconds_before + time.perf_counter() - started)
     _log_hparams(trainer, cfg, result)
     result.save()
     return result
+
+
+@contextmanager
+def _interruptible(trainer: L.Trainer) -> Iterator[None]:
+    """Let Ctrl-C be what it is: Lightning makes an exit without a word of it."""
+    try:
+        yield
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def single_trainer(cfg: DictConfig, place: Path) -> L.Trainer:
@@ -142,7 +155,8 @@ def summary_of(result: Result) -> str:
     lines = [f"  {name:<{width}}  {value:.5g}" for name, value in result.metrics.items()]
     if result.collapsed:
         lines.append("  collapsed: the predictions are all but empty")
-    chosen = f", epoch {int(result.best['epoch'])} chosen on validation" if result.best else ""
+    how = "chosen on validation" if result.objective is not None else "the last: nothing was validated"
+    chosen = f", epoch {int(result.best['epoch'])} {how}" if result.best else ""
     return "\n".join(
         [
             f"Test{chosen}:",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -50,6 +50,19 @@ def try_out(task: Any, data: L.LightningDataModule, callbacks: Iterable[L.Callba
         task.train(training)
     for callback in callbacks:
         check_needs(callback, data, batch, output, type(task.network).__name__)
+
+
+def check_limits(trainer: L.Trainer, data: L.LightningDataModule, *splits: Literal["train", "val", "test"]) -> None:
+    """Raise UserError where a share of a split's batches is none at all."""
+    data.setup()
+    for split in splits:
+        limit, loaders = getattr(trainer, f"limit_{split}_batches"), getattr(data, f"{split}_dataloader")()
+        for loader in loaders if isinstance(loaders, list) else [loaders]:
+            if isinstance(limit, float) and 0 < limit < 1 and not int(limit * len(loader)):
+                raise UserError(
+                    f"trainer.limit_{split}_batches={limit}: of {len(loader)} batches that leaves none; "
+                    "say a whole number of batches, or a larger share"
+                )
 
 
 def check_needs(

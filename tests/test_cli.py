@@ -61,7 +61,22 @@ def message(capsys, tmp_path):
         (["trainer.check_val_every_n_epoch=0"], "trainer.check_val_every_n_epoch=0: must be an integer at least 1"),
         (["trainer.strategy=foo"], "trainer.strategy=foo: must be one of auto, "),
         (["trainer.accelerator=cpu", "trainer.devices=[0,1]"], "trainer.devices=[0, 1]: a CPU has no numbers"),
-        (["trainer.limit_train_batches=2.5"], "trainer.limit_train_batches=2.5: must be a share in [0, 1]"),
+        (["trainer.limit_train_batches=2.5"], "trainer.limit_train_batches=2.5: must be a share in (0, 1]"),
+        (
+            ["trainer.limit_train_batches=0"],
+            "trainer.limit_train_batches=0: must be a share in (0, 1], or a whole number",
+        ),
+        (
+            ["trainer.limit_test_batches=-1"],
+            "trainer.limit_test_batches=-1: must be a share in [0, 1], or a whole number",
+        ),
+        (["trainer.strategy=ddp_spawn"], "trainer.strategy=ddp_spawn: its processes would keep what they learn"),
+        (
+            ["objective=val/accuracy"],
+            "direction=minimize: would choose the worst epoch; val/accuracy asks for maximize",
+        ),
+        (["name=other"], "name=other: is the experiment's own"),
+        (["experiment=cnn_lstm", "model=convlstm"], "the earlier stage of this experiment does not fit: "),
         (["seed=5000000000"], "seed=5000000000: must be an integer in [0, 4294967295]"),
         (["experiment=embedding_classifier", "model.encoder.latent_dim=7"], "latent_dim=7: not model.latent_dim=5"),
         (["data=n6"], "AutoregressiveDigits (experiment=demo sets it, which is made for another data)"),

@@ -106,3 +106,21 @@ def test_an_evaluation_is_checked_first(train, fast):
     result = train("experiment=autoencoder", *fast)
     with pytest.raises(UserError, match=r"data\.square_ratio=abc: must be a number"):
         evaluation.evaluate(result.folder, ["data=healing_square", "data.square_ratio=abc"])
+
+
+def test_what_was_said_of_other_data_holds_no_longer(train, fast):
+    said = ["data=healing_square", "data.square_ratio=1", "data.rotation_ratio=0.5", "data.val_fraction=0.2"]
+    folder = train("experiment=autoencoder", *fast, *said).folder
+    data = evaluation._composed_again(folder, ["data=images"]).data
+    assert (data.square_ratio, data.rotation_ratio) == (0, 0)
+    assert (data.val_fraction, data.limit, data.batch_size) == (0.2, 256, 64)
+    assert evaluation._composed_again(folder, ["data=n6", "data.novel_sequences=7"]).data.val_fraction == 0.2
+
+
+def test_comparisons_of_other_runs_and_other_data_lie_apart(train, fast):
+    sizes = [train("experiment=autoencoder", f"model.latent_dim={size}", *fast).folder for size in (3, 4, 5)]
+    again = train("experiment=autoencoder", "model.latent_dim=5", *fast, "data.batch_size=32").folder
+    places = {evaluation.compare(pair) for pair in (sizes[:2], sizes[1:], [sizes[2], again])}
+    places.add(evaluation.compare(sizes[:2], ["data=healing_square"]))
+    assert len(places) == 4
+    assert None not in places

@@ -50,7 +50,8 @@ def test_fresh_deletes_only_a_run_and_only_for_one_that_can_run(train, fast, tmp
         train("experiment=autoencoder", f"run_dir='{done.folder}'", "fresh=true", "model.latent_dim=0", *fast)
     assert (done.folder / "metrics.json").exists()
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match=r"holds no config\.yaml"):
+    (tmp_path / "config.yaml").write_text("theirs: 1")
+    with pytest.raises(UserError, match=r"holds no overrides\.yaml"):
         train("experiment=autoencoder", f"run_dir={tmp_path}", "fresh=true", *fast)
     assert (tmp_path / "thesis.tex").exists()
 
@@ -126,7 +127,12 @@ def test_a_plateau_is_judged_where_validation_was(train, fast):
 
 
 def test_every_epoch_leaves_a_checkpoint_to_continue_from(train, fast):
-    options = ["experiment=autoencoder", *fast, "trainer.max_epochs=3", "direction=maximize"]  # the first is the worst
+    options = [
+        "experiment=autoencoder",
+        *fast,
+        "trainer.max_epochs=3",
+        "callbacks.checkpoint.mode=max",
+    ]  # the first is the worst
     place = train(*options).folder / "checkpoints"
     epochs = {path.stem: torch.load(path)["epoch"] for path in place.iterdir()}
     assert epochs == {"best": 0, "last": 2}
@@ -213,7 +219,12 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(train, fast):
 
 
 def test_test_metrics_are_those_of_the_best_epoch_not_the_last(train, fast):
-    options = ["experiment=autoencoder", *fast, "trainer.max_epochs=3", "direction=maximize"]  # the first is the worst
+    options = [
+        "experiment=autoencoder",
+        *fast,
+        "trainer.max_epochs=3",
+        "callbacks.checkpoint.mode=max",
+    ]  # the first is the worst
     result = train(*options)
     best, last = (result.folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     assert torch.load(best)["epoch"] + 1 == result.best["epoch"] < torch.load(last)["epoch"] + 1 == 3
@@ -227,7 +238,7 @@ def test_test_metrics_are_those_of_the_best_epoch_not_the_last(train, fast):
 
 
 def test_the_epoch_reported_is_the_one_tested_however_it_was_chosen(train, fast):
-    options = ["experiment=autoencoder", *fast, "trainer.max_epochs=3", "direction=maximize"]
+    options = ["experiment=autoencoder", *fast, "trainer.max_epochs=3", "callbacks.checkpoint.mode=max"]
     assert train(*options, "callbacks.checkpoint=null").best["epoch"] == 3
     by_training = train(*options, "callbacks.checkpoint.monitor=train/loss", "callbacks.checkpoint.mode=min")
     rows = list(csv.DictReader((by_training.folder / "metrics.csv").open()))
@@ -346,6 +357,9 @@ def test_baselines_know_nothing_of_precision(train, fast):
         ({"SLURM_PROCID": "1"}, ["trainer=ddp"], False),
         ({"SLURM_PROCID": "0"}, ["trainer=ddp"], True),
         ({"SLURM_PROCID": "1"}, [], True),  # two runs beside each other, each of one process
+        ({"LOCAL_RANK": "1"}, [], True),  # an earlier stage, under torchrun
+        ({"LOCAL_RANK": "1"}, ["trainer.devices=2"], False),
+        ({"LOCAL_RANK": "1"}, ["trainer.devices=[3]"], True),
     ],
 )
 def test_one_process_of_all_keeps_the_folder(environ, settings, leads, monkeypatch):
@@ -381,3 +395,86 @@ def test_an_experiment_trains_without_the_stage_before_it(train, fast, monkeypat
 def test_a_stage_divides_the_images_as_its_successor_does():
     stage = compose(["experiment=cnn_lstm", "data.seed=3", "data.cache=/x"]).pretrained.settings
     assert (stage.seed, stage.data.cache) == (3, "/x")
+
+
+def test_a_stage_is_trained_on_the_device_that_is_named_and_a_run_is_the_same_on_any():
+    stage = compose(["experiment=cnn_lstm", "trainer.devices=[1]"])
+    assert stage.pretrained.settings.trainer.devices == [1]
+    assert compose(["experiment=cnn_lstm", "trainer.devices=2"]).pretrained.settings.trainer.devices == 1
+    assert folder(stage) == folder(compose(["experiment=cnn_lstm"]))
+    assert folder(compose(["trainer.devices=[0,1]"])) != folder(compose([]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["experiment=convlstm", "callbacks=default"], "collapse=none"),
+        (["experiment=cifar_autoencoder_cnn", "data.blur=null"], "blur=null"),
+        (["~scheduler"], "scheduler=none"),
+        (["scheduler=none"], "scheduler=none"),
+        (["experiment=autoencoder", "optimizer=sgd"], "optimizer=SGD"),
+    ],
+)
+def test_what_is_left_out_names_the_folder_too(overrides, name):
+    assert folder(compose(overrides)).name.startswith(name)
+
+
+def test_a_moved_run_keeps_its_best_epoch(train, fast, tmp_path, monkeypatch):
+    settings = ["experiment=autoencoder", *fast, "trainer.max_epochs=4", "callbacks.checkpoint.mode=max"]  # the worst
+    whole = train(*settings, f"run_dir={tmp_path / 'whole'}")
+    ended = runs.MetricsTable.on_train_epoch_end
+
+    def stop(self, trainer, task):
+        ended(self, trainer, task)
+        if trainer.current_epoch == 3:
+            raise RuntimeError("the machine is switched off")
+
+    monkeypatch.setattr(runs.MetricsTable, "on_train_epoch_end", stop)
+    with pytest.raises(RuntimeError, match="switched off"):
+        train(*settings, f"run_dir={tmp_path / 'there'}")
+    monkeypatch.undo()
+    (tmp_path / "there").rename(tmp_path / "here")
+    assert whole.best["epoch"] == 1
+    assert train(*settings, f"run_dir={tmp_path / 'here'}").best == whole.best
+
+
+def test_a_run_that_was_stopped_early_stays_so(train, fast, monkeypatch):
+    stopping = ["experiment=autoencoder", *fast, "callbacks=early_stopping", "callbacks.early_stopping.patience=1"]
+    stopping += ["trainer.max_epochs=9", "callbacks.early_stopping.min_delta=100"]
+    first = train(*stopping)
+    epochs = len((first.folder / "metrics.csv").read_text().splitlines()) - 1
+    assert epochs == 2
+    (first.folder / "metrics.json").unlink()  # killed in its test
+    assert train(*stopping) == first
+    assert len((first.folder / "metrics.csv").read_text().splitlines()) - 1 == epochs
+
+
+def test_ctrl_c_is_not_taken_for_an_exit(train, fast, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("healing_mnist.tasks.base.Task.training_step", interrupted)
+    before = signal.getsignal(signal.SIGINT)  # which Lightning exchanges
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train("experiment=autoencoder", *fast)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_weights_that_the_last_steps_spoil_are_not_kept(train, fast, tmp_path):
+    spoiled = ["experiment=autoencoder", *fast, "optimizer=sgd", "optimizer.lr=1e38", "scheduler=none", "seed=0"]
+    one_step = ["trainer.limit_train_batches=1", "trainer.max_epochs=1"]
+    with pytest.raises(UserError, match=r"val/loss is nan at step 1 \(epoch 1\)"):
+        train(*spoiled, *one_step, f"run_dir={tmp_path / 'run'}")
+    assert not list((tmp_path / "run").rglob("*.ckpt"))
+
+
+def test_a_share_of_the_batches_that_is_none(train, fast):
+    with pytest.raises(UserError, match=r"trainer\.limit_val_batches=0\.1: of 1 batches that leaves none"):
+        train("experiment=autoencoder", *fast, "trainer.limit_val_batches=0.1")
+
+
+def test_where_nothing_is_validated_the_last_epoch_is_not_called_chosen(train, fast):
+    result = train("experiment=autoencoder", *fast, "trainer.limit_val_batches=0")
+    assert "Test, epoch 2 the last: nothing was validated:" in runs.summary_of(result)

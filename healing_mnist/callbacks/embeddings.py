@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ from healing_mnist.callbacks.figures import (
 )
 from healing_mnist.checks import NonNegative, Positive, PositiveFloat, UserError, suggestion
 
+log = logging.getLogger(__name__)
 WIDEST = 128  # numbers of an embedding that are drawn; longer ones are first reduced to so many principal components
 
 
@@ -140,6 +142,9 @@ def project(embedding: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     """t-SNE of (N, d) to (N, 2); an embedding of at most two dimensions or fewer than four points is drawn as it is."""
     if embedding.shape[1] <= 2 or len(embedding) < 4:
         return np.pad(embedding, ((0, 0), (0, 2)))[:, :2]
+    if np.ptp(embedding, axis=0).max() <= 1e-6 * np.abs(embedding).max():  # t-SNE divides by their spread
+        log.warning("all %d embeddings are the same", len(embedding))
+        return np.zeros((len(embedding), 2), embedding.dtype)
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 

@@ -75,10 +75,13 @@ class RestorationBaselines(L.Callback):
 
 
 def _sums(image: Tensor, target: Tensor) -> Tensor:
-    """(4,) float64: squared error, pixels, product of the details of both, square of the target's."""
+    """(4,) float64: squared error, pixels, product of the details of both, square of the target's.
+
+    On the CPU, because MPS knows no float64.
+    """
     detail, wanted = detail_of(image), detail_of(target)
     parts = (image - target).square(), torch.ones_like(target), detail * wanted, wanted.square()
-    return torch.stack([part.sum(dtype=torch.float64) for part in parts])
+    return torch.stack([part.sum() for part in parts]).cpu().double()
 
 
 def detail_of(images: Tensor) -> Tensor:

@@ -22,14 +22,14 @@ def check(
     pool: Pool,
     composer: Composer,
     folder: Path,
-    objective: str,
+    judged_by: tuple[str, str],
     jobs: Mapping[str, Sequence[str]],
     fresh: bool = False,
 ) -> set[str]:
     """Check all jobs (name of its folder -> overrides), in the pool's slots because it needs what the jobs need.
 
-    `objective` is the metric that compares them, which each must log. Returns the names of those that are finished;
-    with `fresh`, what is in their folders does not count.
+    `judged_by` is the metric that compares them, which each must log, and its direction. Returns the names of
+    those that are finished; with `fresh`, what is in their folders does not count.
     Raises one UserError with every problem there is.
     """
     for overrides in jobs.values():  # compose what the jobs share, while the slots' imports go on
@@ -37,7 +37,7 @@ def check(
             composer.split(overrides)
     parts = [dict(list(jobs.items())[i :: len(pool.slots)]) for i in range(len(pool.slots))]
     checks = [
-        Job(f"checks {i}", partial(_check, composer, folder, objective, part, fresh), folder / f"checks-{i}.log")
+        Job(f"checks {i}", partial(_check, composer, folder, judged_by, part, fresh), folder / f"checks-{i}.log")
         for i, part in enumerate(parts)
         if part
     ]
@@ -56,7 +56,7 @@ def check(
 
 
 def _check(
-    composer: Composer, folder: Path, objective: str, jobs: Mapping[str, Sequence[str]], fresh: bool
+    composer: Composer, folder: Path, judged_by: tuple[str, str], jobs: Mapping[str, Sequence[str]], fresh: bool
 ) -> tuple[Found, set[str]]:
     prepare_process()
     from healing_mnist import cli
@@ -66,14 +66,14 @@ def _check(
     done: set[str] = set()
     for name, overrides in jobs.items():
         try:
-            if _finished(None if fresh else folder / name, composer(overrides), objective):
+            if _finished(None if fresh else folder / name, composer(overrides), judged_by):
                 done.add(name)
         except Exception as error:
             wrong.append((name, cli.explain(error)))
     return wrong, done
 
 
-def _finished(place: Path | None, config: DictConfig, objective: str) -> bool:
+def _finished(place: Path | None, config: DictConfig, judged_by: tuple[str, str]) -> bool:
     """Whether this very run is finished in `place`; raises what is wrong with it where it is not."""
     from healing_mnist import build
     from healing_mnist.config import difference, plain, there_and_now
@@ -85,8 +85,8 @@ def _finished(place: Path | None, config: DictConfig, objective: str) -> bool:
         if (place / "metrics.json").exists():
             return True
     build.check(config)
-    if objective != config.objective:
-        config.objective = objective
+    if judged_by != (config.objective, config.direction):
+        config.objective, config.direction = judged_by
         build.check(config)
     return False
 

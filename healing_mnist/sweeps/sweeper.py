@@ -175,9 +175,10 @@ class PointSweeper(Sweeper):
         self, settings: Settings, definition: Definition, dimensions: Sequence[points.Dimension], pool: Pool
     ) -> tuple[Iterator[str], Callable[[Run], None]]:
         """Check all jobs; return the names of those to run, and whom to tell how they ended."""
+        judged_by = definition.objective, definition.direction
         if settings.method != "tpe":
             jobs = {name: self._overrides(point, name) for name, point in definition.points.items()}
-            done = checking.check(pool, self.composer, self.folder, definition.objective, jobs, self.fresh)
+            done = checking.check(pool, self.composer, self.folder, judged_by, jobs, self.fresh)
             self._begin(definition)
             return iter([name for name in definition.points if name not in done]), lambda run: None
         from healing_mnist.sweeps.search import Search, corners
@@ -188,7 +189,7 @@ class PointSweeper(Sweeper):
             self.fixed["callbacks.pruning"] = f"+callbacks.pruning={{_target_:{target},monitor:{monitor}}}"
         jobs = {f"probe {i}": self._overrides(point, "probe") for i, point in enumerate(corners(dimensions))}
         jobs |= {name: self._overrides(point, name) for name, point in definition.points.items()}
-        checking.check(pool, self.composer, self.folder, definition.objective, jobs, self.fresh)
+        checking.check(pool, self.composer, self.folder, judged_by, jobs, self.fresh)
         self._begin(definition)
         search = Search(self.folder, definition, dimensions, settings)
         return iter(search), search.tell

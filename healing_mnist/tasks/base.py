@@ -91,7 +91,7 @@ class Task(L.LightningModule):
         self._totals = self._totals.add(values, alpha=len(batch))
         every = self.trainer.log_every_n_steps
         if every and batch_idx % every == 0:  # to look at a loss is to wait for the device
-            self._refuse_nonfinite(float(values[self._names.index("loss")]))
+            self._refuse_nonfinite("train/loss", float(values[self._names.index("loss")]))
             self.log("loss", values[self._names.index("loss")], prog_bar=True, logger=False, batch_size=len(batch))
         if self.trainer.is_last_batch:
             self._log_means()
@@ -100,15 +100,15 @@ class Task(L.LightningModule):
     def _log_means(self) -> None:
         # The batch size is told lest Lightning look for it in the batch, where it would render a lazy input.
         means = dict(zip(self._names, (self._totals / self._rows).tolist(), strict=True))
-        self._refuse_nonfinite(means["loss"])
+        self._refuse_nonfinite("train/loss", means["loss"])
         means = {f"train/{name}": value for name, value in means.items()}
         several = self.trainer.world_size > 1
         self.log_dict(means, on_step=False, on_epoch=True, sync_dist=several, batch_size=self._rows)
 
-    def _refuse_nonfinite(self, loss: float) -> None:
+    def _refuse_nonfinite(self, name: str, loss: float) -> None:
         if not math.isfinite(loss):
             raise UserError(
-                f"train/loss is {loss} at step {self.global_step} (epoch {self.current_epoch + 1}): training stopped. "
+                f"{name} is {loss} at step {self.global_step} (epoch {self.current_epoch + 1}): training stopped. "
                 "The last good checkpoint is kept; try a lower optimizer.lr or trainer.gradient_clip_val=1."
             )
 
@@ -150,14 +150,19 @@ class Task(L.LightningModule):
         self._validated = False
 
     def on_train_epoch_end(self) -> None:
+        if self._validated:  # the last steps may have spoiled the weights; no checkpoint of these is written
+            self._refuse_nonfinite("val/loss", float(self.trainer.callback_metrics["val/loss"]))
         # Lightning would step it after the epoch's checkpoint is written, and on a metric of any earlier epoch.
         for entry in self.trainer.lr_scheduler_configs:
             if entry.reduce_on_plateau and (self._validated or not entry.monitor.startswith("val/")):
                 entry.scheduler.step(self.trainer.callback_metrics[entry.monitor])
 
-    def metric_names(self) -> list[str]:
-        """What validation logs, known before any training: what a run may be optimised for."""
-        return [f"val/{name}" for name in (*self.loss_names, *self.make_scores(final=False).keys())]
+    def validation_metrics(self) -> dict[str, str | None]:
+        """What validation logs, known before any training, each with the direction in which it gets better."""
+        scores = {name: score.higher_is_better for name, score in self.make_scores(final=False).items()}
+        words = {True: "maximize", False: "minimize", None: None}
+        higher = dict.fromkeys(self.loss_names, False) | scores
+        return {f"val/{name}": words[better] for name, better in higher.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config

@@ -57,3 +57,10 @@ def test_unknown_attribute_is_named():
         choose(batch, ["class", "angel"])
     assert list(choose(batch, None)) == ["class", "angle"]  # the digit is the class
     assert list(choose(batch, ["digit"])) == ["digit"]
+
+
+@pytest.mark.parametrize("value", [0.0, 3.7])
+def test_embeddings_that_are_all_the_same(value, caplog):
+    noise = np.random.default_rng(0).normal(size=(100, 25)) * 1e-7 * value  # of rounding
+    assert not project((value + noise).astype(np.float32), 30.0, 0).any()
+    assert caplog.messages == ["all 100 embeddings are the same"]

@@ -30,11 +30,12 @@ def test_its_jobs_can_run(name, tmp_path):
     assert definition.name == name
     points = list(definition.points.values()) or sample(dimensions, together, 2)
     composer = Composer(sweeper.loader, sweeper.config)
+    judged_by = f"objective={definition.objective}", f"direction={definition.direction}"
     for point in [points[0], points[-1]]:
-        config = composer([*sweeper._overrides(point), f"run_dir={tmp_path}", f"objective={definition.objective}"])
+        config = composer([*sweeper._overrides(point), f"run_dir={tmp_path}", *judged_by])
         config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
         build.check(config)
-        logged = build.build_task(config).metric_names()
+        logged = build.build_task(config).validation_metrics()
         reported = {key for row in definition.report for key in row} - set(definition.varied)
         known = {f"val/{metric.split('/')[-1]}" for metric in reported}
         assert known <= set(logged), f"the report speaks of {known - set(logged)}"
