@@ -99,13 +99,9 @@ def _composed_again(run: Path, overrides: Sequence[str]) -> DictConfig:
 def _outdated(key: str, override: str) -> bool:
     """Whether what was said of a setting holds no longer, because `override` names another option of its group."""
     group, _, option = override.partition("=")
-    if group == "data" and key.startswith(
-        "data."
-    ):  # where the images come from, and who tests, does not change by that
-        name = key.split(".")[1]
-        return name not in DEALING or name not in compose([], f"data/{option}").data
-    if group.startswith("data/"):
-        return key.removeprefix("data.") in OmegaConf.load(CONF / f"{override.replace('=', '/')}.yaml")
+    if group.split("/")[0] == "data" and key.startswith("data.") and (CONF / group / f"{option}.yaml").exists():
+        name, known = key.split(".")[1], compose([], f"{group}/{option}").data
+        return name in known if "/" in group else name not in DEALING or name not in known
     return incidental(key) and key.startswith(f"{key_of(override)}.")
 
 

@@ -124,3 +124,20 @@ def test_comparisons_of_other_runs_and_other_data_lie_apart(train, fast):
     places.add(evaluation.compare(sizes[:2], ["data=healing_square"]))
     assert len(places) == 4
     assert None not in places
+
+
+@pytest.mark.parametrize(
+    ("key", "override", "outdated"),
+    [
+        ("data.square_size", "data=images", True),
+        ("data.source", "data=images", False),
+        ("data.limit", "data=n6", True),  # which has none
+        ("data.angles", "data/sequences=var_grow", True),
+        ("data.horizon", "data/sequences=var_grow", False),
+        ("analysis.embeddings.points", "analysis=none", True),
+        ("model.latent_dim", "data=images", False),
+        ("data.angles", "data.length=4", False),
+    ],
+)
+def test_another_option_of_a_group_outdates_what_it_sets_itself(key, override, outdated):
+    assert evaluation._outdated(key, override) == outdated
