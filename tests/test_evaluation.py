@@ -141,3 +141,9 @@ def test_comparisons_of_other_runs_and_other_data_lie_apart(train, fast):
 )
 def test_another_option_of_a_group_outdates_what_it_sets_itself(key, override, outdated):
     assert evaluation._outdated(key, override) == outdated
+
+
+def test_an_evaluation_takes_the_best_epoch(train, fast):
+    result = train("experiment=autoencoder", *fast, "callbacks.checkpoint.mode=max")  # the first
+    assert result.best["epoch"] == 1
+    assert evaluation.evaluate(result.folder).metrics == result.metrics

@@ -30,7 +30,8 @@ def test_a_run_leaves_everything_that_explains_it(train, fast):
         "checkpoints",
     }
     assert wanted <= names
-    assert any(name.startswith("events.out.tfevents") for name in names)
+    events = [path.read_bytes() for path in result.folder.glob("events.out.tfevents*")]
+    assert any(b"_hparams_/session_start_info" in content for content in events)
     found = json.loads((result.folder / "metrics.json").read_text())
     assert {"test/mse", "test/mae", "test/psnr", "test/ssim", "test/accuracy"} <= found["metrics"].keys()
     assert found["objective"] == found["best"]["val/loss"]
@@ -478,3 +479,15 @@ def test_a_share_of_the_batches_that_is_none(train, fast):
 def test_where_nothing_is_validated_the_last_epoch_is_not_called_chosen(train, fast):
     result = train("experiment=autoencoder", *fast, "trainer.limit_val_batches=0")
     assert "Test, epoch 2 the last: nothing was validated:" in runs.summary_of(result)
+
+
+def test_losses_of_unequal_batches_are_weighted_by_their_rows(train, fast):
+    result = train("experiment=autoencoder", *fast, "data.eval_batch_size=40")
+    assert result.best["val/loss"] == pytest.approx(result.best["val/mse"])
+    assert result.metrics["test/loss"] == pytest.approx(result.metrics["test/mse"])
+
+
+def test_the_callbacks_follow_the_direction():
+    best = compose(["callbacks=early_stopping", "objective=val/accuracy", "direction=maximize"]).callbacks
+    assert (best.early_stopping.mode, best.checkpoint.mode) == ("max", "max")
+    assert (best.early_stopping.monitor, best.checkpoint.monitor) == ("val/accuracy", "val/accuracy")

@@ -125,3 +125,14 @@ def test_a_row_takes_twenty_bytes():
     assert sum(column.element_size() * column.numel() for column in columns) <= 24 * len(
         made().tables["train"]["index"]
     )
+
+
+def test_the_seed_deals_the_limited_images_and_the_order_of_training():
+    first, again, other = (made(limit=300, seed=seed) for seed in (1, 1, 2))
+    used = [images_of(data, "train") | images_of(data, "val") for data in (first, again, other)]
+    assert used[0] == used[1] != used[2]
+    orders = []
+    for data in (made(seed=1), made(seed=2)):
+        data.start_epoch(0)
+        orders.append(list(data.train_dataloader().batch_sampler.sampler))
+    assert orders[0] != orders[1]

@@ -128,3 +128,8 @@ def test_missing_region_is_one_square_in_all_frames(side):
 def test_region_larger_than_the_image(side):
     with pytest.raises(UserError, match=rf"side={side}: a missing region must be 0 to 10 pixels in 10x14"):
         missing_region(torch.ones(1, 2, 1, 10, 14), side, torch.arange(1))
+
+
+def test_gaussian_noise_is_another_in_every_frame():
+    noise = gaussian(constant(0.5), 0.1, SEEDS) - 0.5
+    assert abs(np.corrcoef(noise[:, 0].flatten(), noise[:, 1].flatten())[0, 1]) < 0.05

@@ -286,3 +286,10 @@ def test_wrong_types_are_found_in_the_configuration(override):
     key = override.split("=")[0]
     problems = problems_of({k: v for k, v in config.items() if k not in ("image_shape", "num_classes")}, "data")
     assert [problem for problem in problems if problem.startswith(f"{key}=")]
+
+
+def test_base_images_are_taken_in_random_order_each_once_a_pass():
+    data, _ = make(num_sequences=2000)
+    members, images = data.members["train"].tolist(), data.tables["train"]["image"].tolist()
+    assert sorted(images[: len(members)]) == sorted(members)
+    assert images[: len(members)] != members

@@ -109,3 +109,49 @@ def test_networks_build_and_run_on_the_meta_device():
         network = JointAutoencoder(image_shape=(1, 28, 28))
         output = network(torch.empty(4, 1, 28, 28))
     assert output.image.device.type == output.logits.device.type == "meta"
+
+
+def of(module, kind):
+    return [part for part in module.modules() if isinstance(part, kind)]
+
+
+def test_the_joint_network_is_the_reports_written_out():
+    """Linear parts are the network's own; what stands between them is written here (R1 4.2, 4.3)."""
+    torch.manual_seed(0)
+    network = JointAutoencoder(image_shape=(1, 28, 28)).train()
+    images = torch.rand(6, 1, 28, 28)
+    down, up = of(network.encoder, nn.Conv2d), of(network.decoder, nn.ConvTranspose2d)
+    norms = of(network, nn.BatchNorm2d)
+    assert [norm.num_features for norm in norms] == [16, 16]
+    maps = torch.relu(down[0](images))
+    maps = torch.relu(norms[0](down[1](maps)))
+    maps = torch.relu(down[2](maps))
+    first, second = of(network.encoder, nn.Linear)
+    embedding = second(torch.relu(first(maps.flatten(1))))
+    first, second = of(network.classifier, nn.Linear)
+    logits = second(torch.relu(first(embedding)))
+    first, second = of(network.decoder, nn.Linear)
+    maps = torch.relu(second(torch.relu(first(embedding)))).view(-1, 32, 3, 3)
+    maps = torch.relu(norms[1](up[0](maps)))
+    image = torch.sigmoid(up[2](torch.relu(up[1](maps))))
+    found = network(images)
+    torch.testing.assert_close(found.embedding, embedding)
+    torch.testing.assert_close(found.logits, logits)
+    torch.testing.assert_close(found.image, image)
+
+
+def test_the_cnn_classifier_is_the_reports_written_out():
+    torch.manual_seed(0)
+    network = CNNClassifier((1, 28, 28)).eval()
+    maps = images = torch.rand(3, 1, 28, 28)
+    for convolution in of(network, nn.Conv2d):
+        maps = nn.functional.max_pool2d(torch.relu(convolution(maps)), 2)
+    first, second = of(network, nn.Linear)
+    torch.testing.assert_close(network(images).logits, second(torch.relu(first(maps.flatten(1)))))
+
+
+def test_dropout_follows_every_activation():
+    network = Autoencoder((1, 28, 28), dropout=0.4)
+    for part, maps, vectors in ((network.encoder, 3, 1), (network.decoder, 2, 1)):
+        assert [drop.p for drop in of(part, nn.Dropout2d)] == [0.4] * maps
+        assert [drop.p for drop in of(part, nn.Dropout)] == [0.4] * vectors

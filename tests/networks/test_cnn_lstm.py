@@ -230,3 +230,10 @@ def test_compiling_reaches_what_training_calls():
     assert network.encoder._compiled_call_impl is not None
     assert network.decoder._compiled_call_impl is not None
     assert network._compiled_call_impl is None
+
+
+def test_embeddings_are_widened_with_a_relu():
+    torch.manual_seed(0)
+    widen = CNNLSTM(ConvEncoder((1, SIZE, SIZE), 5, [4, 8]), width=11).widen
+    inputs = torch.randn(7, 5)
+    torch.testing.assert_close(widen(inputs), (inputs @ widen[0].weight.T + widen[0].bias).clamp(min=0))

@@ -282,3 +282,12 @@ def test_settings_that_cannot_be(name):
         "model.kernel_size=0: must be an integer at least 1",
         "model.activation=gelu: must be one of relu, tanh, sigmoid, none",
     ]
+
+
+def test_the_forget_gate_begins_open_and_no_other():
+    torch.manual_seed(0)
+    cell = ConvLSTMCell(2, 8, 3)
+    usual = (10 * 9) ** -0.5  # of nn.Conv2d: one over the root of its inputs
+    entry, forget, candidate, output = cell.conv.bias.detach().chunk(4)
+    for bias, centre in ((entry, 0), (forget, 1), (candidate, 0), (output, 0)):
+        assert (bias - centre).abs().max() <= usual

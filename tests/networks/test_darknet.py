@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from healing_mnist.networks.darknet import DarknetClassifier
 
@@ -26,3 +27,16 @@ def test_twenty_steps_lower_the_loss():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_network_written_out():
+    """Convolution, batch norm, leaky ReLU of slope 0.1; the mean of the last maps into one linear layer."""
+    torch.manual_seed(0)
+    network = DarknetClassifier((3, 16, 16), 7, [8, 16]).eval()
+    maps = images = torch.rand(2, 3, 16, 16)
+    for part in network.features.modules():
+        if isinstance(part, (nn.Conv2d, nn.MaxPool2d)):
+            maps = part(maps)
+        elif isinstance(part, nn.BatchNorm2d):
+            maps = nn.functional.leaky_relu(part(maps), 0.1)
+    torch.testing.assert_close(network(images).logits, network.head(maps.mean((2, 3))))

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from healing_mnist.checks import UserError
 from healing_mnist.networks.map_autoencoder import MapAutoencoder
@@ -22,3 +23,13 @@ def test_shapes_and_gradients(shape):
 def test_even_kernel_is_refused():
     with pytest.raises(UserError, match="kernel_size=4: must be odd"):
         MapAutoencoder((3, 32, 32), kernel_size=4)
+
+
+def test_the_network_written_out():
+    torch.manual_seed(0)
+    network = MapAutoencoder((3, 32, 32), 8)
+    first, second, last = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
+    images = torch.rand(2, 3, 32, 32)
+    maps = torch.relu(second(nn.functional.max_pool2d(torch.relu(first(images)), 2)))
+    image = torch.sigmoid(last(maps.repeat_interleave(2, 2).repeat_interleave(2, 3)))
+    torch.testing.assert_close(network(images).image, image)

@@ -119,3 +119,13 @@ def test_a_few_steps_lower_the_error():
         optimizer.step()
         errors.append(error.item())
     assert errors[-1] < 0.8 * errors[0]
+
+
+def test_recurrent_weights_begin_as_in_keras():
+    torch.manual_seed(0)
+    for layer in (SigmoidLSTM(9, 6), recurrent_layer("lstm", 9, 6)):
+        named = dict(layer.named_parameters())
+        hidden = next(value for name, value in named.items() if "hh" in name and "weight" in name)
+        torch.testing.assert_close(hidden.T @ hidden, torch.eye(6), rtol=0, atol=1e-5)
+        bias = sum(value for name, value in named.items() if "bias" in name)
+        assert bias.tolist() == [0.0] * 6 + [1.0] * 6 + [0.0] * 12  # input, forget, cell, output

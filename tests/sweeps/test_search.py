@@ -140,3 +140,12 @@ def test_pruning_leaves_a_run_without_a_trial_alone(tmp_path):
     callback.on_train_epoch_end(trainer, None)
     assert not trainer.should_stop
     assert json.dumps([path.name for path in tmp_path.iterdir()]) == "[]"
+
+
+def test_a_search_goes_the_way_of_its_objective_and_learns_nothing_from_a_collapsed_trial(tmp_path):
+    definition = Definition("s", "tpe", "val/accuracy", "maximize", [], {"a": "interval(0,1)"}, {})
+    search = Search(tmp_path, definition, [Dimension("a", low=0.0, high=1.0)], Settings(method="tpe", trials=2))
+    assert search.study.direction.name == "MAXIMIZE"
+    name = next(iter(search))
+    search.tell(Run(name, {}, state="collapsed", metrics={"val/accuracy": 0.9}))
+    assert [trial.state.name for trial in search.study.trials] == ["PRUNED"]

@@ -233,3 +233,19 @@ def test_settings_without_a_metric_are_left_out_of_its_plot(results):
     (axes,) = plots.trade_off(results).axes
     assert axes.get_xlabel() == "test/mse"
     assert len(axes.containers) == 1
+
+
+@pytest.mark.parametrize(("direction", "best"), [("maximize", "dynamic"), ("minimize", 0.5)])
+def test_the_best_setting_follows_the_direction(results, direction, best):
+    found = results.runs["w=dynamic,seed=2"]
+    found.state, found.metrics = "finished", {"val/accuracy": 0.95, "test/mse": 0.2}
+    results.definition.direction, results.definition.method = direction, "random"
+    assert str(results.best().point["task.w"]) == str(best)
+    made = tables.table(results)
+    assert (made.rows[0]["task.w"], made.best) == (str(best), 0)  # a search goes by its objective, the best first
+
+
+def test_a_sweep_of_another_direction_is_another_sweep(tmp_path, results):
+    results.definition.direction = "minimize"
+    with pytest.raises(UserError, match="direction: maximize there, minimize now"):
+        results.definition.compare(tmp_path)

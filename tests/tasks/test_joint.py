@@ -70,3 +70,19 @@ def test_softmax_before_loss_cannot_fall_below_its_floor():
 def test_weight_outside_its_range_is_refused(weight):
     with pytest.raises(UserError, match=rf"task\.reconstruction_weight={weight}: must be in \[0, 1\]"):
         Joint(Constant(), reconstruction_weight=weight)
+
+
+def test_the_settings_of_the_losses_are_heard():
+    data = batch()
+    certain = Output(image=data.target + 0.5, logits=100 * torch.eye(10)[data.label])
+    found = Joint(Constant(), loss="l1", softmax_before_loss=True).losses(data, certain)
+    assert float(found["reconstruction"]) == pytest.approx(0.5)
+    assert float(found["classification"]) == pytest.approx(-math.log(math.e / (math.e + 9)))
+
+
+def test_the_dynamic_weight_travels_in_the_checkpoint():
+    task = Joint(Constant(), reconstruction_weight="dynamic").train()
+    losses(task)
+    again = Joint(Constant(), reconstruction_weight="dynamic")
+    again.load_state_dict(task.state_dict())
+    assert float(again.weight) == float(task.weight) != 0.5

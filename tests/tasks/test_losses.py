@@ -1,5 +1,7 @@
 """Reconstruction losses against torchmetrics, which computes the same in another way."""
 
+import math
+
 import pytest
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
@@ -68,3 +70,15 @@ def test_ssim_refuses_images_smaller_than_half_its_window():
         UserError, match=r"SSIM, as loss or score, compares windows of 11 pixels and needs 6; .* have 5"
     ):
         ssim(*pair(1, 1, 5, 14))
+
+
+def test_the_losses_of_pixels_written_out():
+    prediction, target = pair(3, 1, 5, 4)
+    pixels = list(zip(prediction.flatten().tolist(), target.flatten().tolist(), strict=True))
+    count = len(pixels)
+    assert float(losses.mse(prediction, target)) == pytest.approx(sum((p - t) ** 2 for p, t in pixels) / count)
+    assert float(losses.l1(prediction, target)) == pytest.approx(sum(abs(p - t) for p, t in pixels) / count)
+    inside = prediction.detach().clamp(0.1, 0.9)
+    pixels = zip(inside.flatten().tolist(), target.flatten().tolist(), strict=True)
+    expected = -sum(t * math.log(p) + (1 - t) * math.log(1 - p) for p, t in pixels) / count
+    assert float(losses.bce(inside, target)) == pytest.approx(expected, rel=1e-5)

@@ -1,7 +1,7 @@
 import torch
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
-from healing_mnist.tasks.scores import StructuralSimilarity
+from healing_mnist.tasks.scores import StructuralSimilarity, class_scores
 
 
 def test_structural_similarity_is_that_of_torchmetrics_over_unequal_batches():
@@ -13,3 +13,9 @@ def test_structural_similarity_is_that_of_torchmetrics_over_unequal_batches():
         ours.update(prediction, target)
         theirs.update(prediction, target)
     torch.testing.assert_close(ours.compute(), theirs.compute(), rtol=0, atol=1e-5)
+
+
+def test_accuracy_is_the_share_of_right_answers_not_the_mean_over_classes():
+    accuracy = class_scores(3)["accuracy"]
+    accuracy.update(torch.eye(3)[[0, 0, 0, 0]], torch.tensor([0, 0, 0, 1]))
+    assert float(accuracy.compute()) == 0.75
