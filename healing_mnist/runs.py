@@ -253,6 +253,7 @@ def hush() -> None:
         ".*found in the .* directory, but is not empty.*",
         ".*exists and is not empty.*",
         ".*`srun` command.*",
+        ".*in eval mode at the start of training.*",  # the frozen encoder
     ):
         warnings.filterwarnings("ignore", message)
 
