@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checkpoints import AtomicCheckpoints, load_state, read_checkpoint
-from healing_mnist.checks import Positive, Range, UserError, mismatch, problems_of, refuse, suggestion
+from healing_mnist.checks import Positive, Range, UserError, mismatch, problems_of, refuse, shown, suggestion
 from healing_mnist.config import elsewhere, key_of, plain
 from healing_mnist.lean import Unmeasured, drop_idle_hooks
 from healing_mnist.tasks.base import Task
@@ -40,7 +40,7 @@ def check_own(cfg: DictConfig) -> None:
         name = HydraConfig.get().runtime.choices.get("sweep") if HydraConfig.initialized() else "..."
         raise UserError(f"sweep={name}: makes many runs of one; say `python sweep.py sweep={name}`, or add -m")
     own = {key: (cfg[key], mismatch(cfg[key], hint)) for key, hint in OWN.items()}
-    refuse([f"{key}={value}: must be {allowed}" for key, (value, allowed) in own.items() if allowed])
+    refuse([f"{key}={shown(value)}: must be {allowed}" for key, (value, allowed) in own.items() if allowed])
 
 
 def check(cfg: DictConfig) -> None:
@@ -116,6 +116,10 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 
 def _group_problems(settings: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
     found = []
+    for group in {"callbacks", "analysis", "logger"}.intersection(groups):
+        for key, node in (settings.get(group) or {}).items():
+            if node is not None and not (isinstance(node, Mapping) and "_target_" in node):
+                found.append(f"{group}.{key}={node}: must be a group of settings with a _target_, or null")
     for group in groups:
         node = _without_notes(settings[group]) if group == "data" else settings.get(group) or {}
         found += problems_of(node, group, supplied=("network",) if group == "task" else ())

@@ -12,7 +12,7 @@ import difflib
 import inspect
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -112,7 +112,14 @@ def mismatch(value: Any, hint: Any) -> str | None:
         return None if isinstance(value, Mapping) else "a mapping"
     if getattr(hint, "__name__", None) == "Tensor":
         return "a tensor"  # never in a yaml; PyTorch's optimizers allow one in the place of a number
+    if ((inspect.isclass(hint) and hint is not Any) or origin is Callable) and not isinstance(value, Mapping):
+        return "a group of settings"
     return None
+
+
+def shown(value: Any) -> str:
+    """A value as it is written on the command line."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _name(hint: Any) -> str:
@@ -165,7 +172,7 @@ def _signature_problems(config: Mapping, function: Any, path: str, supplied: Seq
             continue  # an object in the making; its own node is compared with its own signature
         allowed = mismatch(value, parameters[key].annotation)
         if allowed:
-            found.append(f"{where}={value}: must be {allowed}")
+            found.append(f"{where}={shown(value)}: must be {allowed}")
     if not config.get("_partial_") and "_args_" not in config:
         for key, parameter in parameters.items():
             needed = parameter.default is parameter.empty and parameter.kind in (

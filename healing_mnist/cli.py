@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
@@ -91,14 +92,16 @@ def guarded(work: Callable[[], Any]) -> Any:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         print(f"Error: {explain(error)}", file=sys.stderr)
         sys.exit(1)
-    except ValueError as error:  # Hydra's word for GROUP=null
-        said = [key_of(argument) for argument in sys.argv[1:] if argument.endswith("=null")]
-        nulls = [key for key in said if (CONF / key).is_dir()]
-        if not nulls or "Config group override" not in str(error):
+    except ValueError as error:  # Hydra's word for a group that is given null or a number
+        said = (argument.partition("=") for argument in sys.argv[1:])
+        groups = [(key_of(key), value) for key, _, value in said if (CONF / key_of(key)).is_dir()]
+        wrong = [(key, value) for key, value in groups if not isinstance(yaml.safe_load(value), str)]
+        if not wrong or "Config group override" not in str(error):
             raise
-        options = sorted(path.stem for path in (CONF / nulls[0]).glob("*.yaml"))
-        instead = f"use {nulls[0]}=none" if "none" in options else f"leave it out, or use one of {', '.join(options)}"
-        print(f"Error: {nulls[0]}=null: a group cannot be null; {instead}", file=sys.stderr)
+        (key, value), *_ = wrong
+        options = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
+        instead = f"; use {key}=none" if value == "null" and "none" in options else ""
+        print(f"Error: {key}={value}: there is none{instead}. Allowed: {', '.join(options)}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # `train.py --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -116,7 +119,8 @@ def explain(error: BaseException) -> str:
     """A mistake in one message; an unknown key or option gets the nearest valid one."""
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, name = str(error.missing_cfg_file).rsplit("/", 1)
-        return f"{group}={name}: there is none{suggestion(name, error.options)}. Allowed: {', '.join(error.options)}"
+        near = suggestion(name, error.options) or "."
+        return f"{group}={name}: there is none{near} Allowed: {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
         key, _, value = str(error.override).partition("=")
         quote = (

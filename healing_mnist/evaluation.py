@@ -25,7 +25,7 @@ from healing_mnist.config import (
     settings_of,
     there_and_now,
 )
-from healing_mnist.runs import Result, finished, hush, logging_to, measured, single_trainer, summary_of
+from healing_mnist.runs import Result, finished, hush, interruptible, logging_to, measured, single_trainer, summary_of
 from healing_mnist.tryout import check_limits, try_out
 
 BATCHING = "batch_size", "eval_batch_size", "resample"  # of a data set; no row of a test depends on it
@@ -58,14 +58,15 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
         if key.endswith("image_shape") and list(shape) != list(data.image_shape):
             given, trained = ("x".join(map(str, sizes)) for sizes in (data.image_shape, shape))
             raise UserError(f"run={run}: was trained on images of {trained} (channels x height x width), not {given}")
+    hush()
+    L.seed_everything(cfg.seed, verbose=False)
+    trainer = single_trainer(cfg, place)
+    check_limits(trainer, data, "test")
+    try_out(task, data, trainer.callbacks)
     place.mkdir(parents=True, exist_ok=True)
     with logging_to(place / "run.log"):
-        hush()
-        L.seed_everything(cfg.seed, verbose=False)
-        trainer = single_trainer(cfg, place)
-        check_limits(trainer, data, "test")
-        try_out(task, data, trainer.callbacks)
-        trainer.test(task, data, verbose=False)
+        with interruptible(trainer):
+            trainer.test(task, data, verbose=False)
         result = measured(trainer, place, {}, cfg.objective)
     result.save()
     return result

@@ -47,7 +47,7 @@ def explore(overrides: Sequence[str] = ()) -> Path:
             raise UserError(
                 f"analysis: {type(overview).__name__} draws what a network makes; use analysis=data or n6_data"
             )
-        check_needs(overview, data, data.batch("train", torch.arange(1)))
+        check_needs(overview, "analysis", "draws", data, data.batch("train", torch.arange(1)))
     for overview in overviews:
         overview.publish(trainer, data)
     return place / "figures"

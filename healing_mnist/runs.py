@@ -11,11 +11,15 @@ import json
 import logging
 import os
 import shlex
+import signal
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ import torch
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.build import build_data, build_task, check, check_own, make_trainer, starts_processes
@@ -37,6 +42,7 @@ from healing_mnist.memory import keep_freed_memory
 from healing_mnist.tasks.base import Task
 from healing_mnist.tryout import check_limits, try_out
 
+TERMINATED = 128 + signal.SIGTERM  # exit code of what SIGTERM ends, in every shell
 log = logging.getLogger(__name__)
 
 
@@ -65,13 +71,14 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
         UserError: a mistake in the settings, the folder holds a run of other settings, or, with `fresh`, no run at all.
     """
     check_own(cfg)
-    place = folder(cfg)
+    place, parts = folder(cfg), None
     if cfg.fresh or finished(place) is None:
         if not _leads(cfg):
-            return _train(cfg, place)
-        check(cfg)  # before anything is left on the disk, or deleted
+            return _train(cfg, place, *_prepare(cfg, place))
+        check(cfg)
         if cfg.fresh:
             may_be_emptied(place, "overrides.yaml", "run_dir")
+        parts = _prepare(cfg, place)  # before anything is left on the disk, or deleted
     with locked(place):
         if cfg.fresh:  # not before: another process may be at work there
             empty(place, "overrides.yaml", "run_dir")
@@ -80,7 +87,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
             log.info("already finished, nothing to do: %s", place)
             return found
         with logging_to(place / "run.log"):
-            return _train(cfg, place)
+            return _train(cfg, place, *(parts or _prepare(cfg, place)))
 
 
 def _leads(cfg: DictConfig) -> bool:
@@ -94,22 +101,26 @@ def _leads(cfg: DictConfig) -> bool:
     return int(environ.get("LOCAL_RANK", 0)) == int(node) == 0
 
 
-def _train(cfg: DictConfig, place: Path) -> Result | None:
-    started = time.perf_counter()
+def _prepare(cfg: DictConfig, place: Path) -> tuple[L.LightningDataModule, Task, L.Trainer]:
+    """All that a run needs, found to fit together; writes nothing into `place`."""
     hush()
-    if cfg.keep_memory and not keep_freed_memory():
-        log.warning("keep_memory=true changes nothing here: the C library is not glibc")
     L.seed_everything(cfg.seed, verbose=False)
-    data, task = build_data(cfg), build_task(cfg)
-    load_pretrained(task, cfg)
-    trainer = make_trainer(cfg, place)
+    data, task, trainer = build_data(cfg), build_task(cfg), make_trainer(cfg, place)
     if not (cfg.task.get("compile") or cfg.data.get("compile")):  # compiled for two rows, that would take its time
         try_out(task, data, trainer.callbacks)
     check_limits(trainer, data, "train", "val", "test")
+    return data, task, trainer
+
+
+def _train(cfg: DictConfig, place: Path, data: L.LightningDataModule, task: Task, trainer: L.Trainer) -> Result | None:
+    started = time.perf_counter()
+    if cfg.keep_memory and not keep_freed_memory():
+        log.warning("keep_memory=true changes nothing here: the C library is not glibc")
+    load_pretrained(task, cfg)
     last = place / "checkpoints" / "last.ckpt"
     if last.exists():
         log.info("continuing from %s", last)
-    with _interruptible(trainer):
+    with interruptible(trainer):
         trainer.fit(task, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     table = _metrics_table(trainer)
     if trainer.world_size > 1:
@@ -122,7 +133,7 @@ def _train(cfg: DictConfig, place: Path) -> Result | None:
         checkpoint = read_checkpoint(best)
         task.load_state_dict(checkpoint["state_dict"])
         epoch = checkpoint["epoch"] + 1
-    with _interruptible(trainer):
+    with interruptible(trainer):
         trainer.test(task, data, verbose=False)
     result = measured(trainer, place, table.row(epoch), cfg.objective)
     write_environment(place, seconds=table.seconds_before + time.perf_counter() - started)
@@ -132,14 +143,27 @@ def _train(cfg: DictConfig, place: Path) -> Result | None:
 
 
 @contextmanager
-def _interruptible(trainer: L.Trainer) -> Iterator[None]:
-    """Let Ctrl-C be what it is: Lightning makes an exit without a word of it."""
+def interruptible(trainer: L.Trainer) -> Iterator[None]:
+    """Let Ctrl-C be what it is, which Lightning makes an exit without a word of it, and SIGTERM an exit with a code.
+
+    A training ends after the step in which SIGTERM came, which is Lightning's way, a test at once.
+    """
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, partial(_end, trainer)) if here else None  # Lightning calls it, too
     try:
         yield
-    except SystemExit:
-        if trainer.interrupted:
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
-        raise
+        sys.exit(error.code or TERMINATED)
+    finally:
+        if here:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _end(trainer: L.Trainer, *_: Any) -> None:
+    if trainer.state.fn is not TrainerFn.FITTING:
+        sys.exit(TERMINATED)
 
 
 def single_trainer(cfg: DictConfig, place: Path) -> L.Trainer:

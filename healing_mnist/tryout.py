@@ -13,7 +13,7 @@ import torch
 from healing_mnist.batch import Batch, Output
 from healing_mnist.checks import UserError
 
-# What an analysis may ask for in its `needs`: of the network's output, or of the data.
+# What a task or an analysis may ask for in its `needs`: of the network's output, or of the data.
 OF_OUTPUT = {"image": "images", "logits": "logits", "embedding": "embeddings"}
 OF_DATA = {
     "single images": lambda data, batch: batch.target.ndim == 4,
@@ -33,9 +33,11 @@ def try_out(task: Any, data: L.LightningDataModule, callbacks: Iterable[L.Callba
     split = data.test_splits[0]
     batch = data.batch(split, torch.arange(min(2, len(data.tables[split]["index"]))))
     training = task.training
+    check_needs(task, "task", "learns from", data, batch)
     try:
         with torch.no_grad():
             output = task.eval()(batch)
+            check_needs(task, "task", "learns from", data, batch, output, type(task.network).__name__)
             task.losses(batch, output)
     except UserError:
         raise
@@ -49,7 +51,7 @@ def try_out(task: Any, data: L.LightningDataModule, callbacks: Iterable[L.Callba
     finally:
         task.train(training)
     for callback in callbacks:
-        check_needs(callback, data, batch, output, type(task.network).__name__)
+        check_needs(callback, "analysis", "draws", data, batch, output, type(task.network).__name__)
 
 
 def check_limits(trainer: L.Trainer, data: L.LightningDataModule, *splits: Literal["train", "val", "test"]) -> None:
@@ -66,11 +68,23 @@ def check_limits(trainer: L.Trainer, data: L.LightningDataModule, *splits: Liter
 
 
 def check_needs(
-    callback: Any, data: L.LightningDataModule, batch: Batch, output: Output | None = None, network: str = ""
+    part: Any,
+    group: str,
+    does: str,
+    data: L.LightningDataModule,
+    batch: Batch,
+    output: Output | None = None,
+    network: str = "",
 ) -> None:
-    """Raise UserError where an analysis cannot draw this data, or what the network makes of it."""
-    for need in getattr(callback, "needs", ()):
+    """Raise UserError where a task cannot learn from, or an analysis not draw, this data or what a network makes of it.
+
+    Args:
+        part: the task or analysis; `group` and `does` say in the message what it is and what it does with its `needs`.
+        output: of `network` for `batch`; None where there is no network.
+    """
+    for need in getattr(part, "needs", ()):
+        who = f"{group}: {type(part).__name__} {does}"
         if need in OF_DATA and not OF_DATA[need](data, batch):
-            raise UserError(f"analysis: {type(callback).__name__} draws {need}, {type(data).__name__} has none")
+            raise UserError(f"{who} {need}, {type(data).__name__} has none")
         if need in OF_OUTPUT and output is not None and getattr(output, need) is None:
-            raise UserError(f"analysis: {type(callback).__name__} draws {OF_OUTPUT[need]}, {network} makes none")
+            raise UserError(f"{who} {OF_OUTPUT[need]}, {network} makes none")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from healing_mnist.build import build_data, build_task, load_task
 from healing_mnist.callbacks.metrics_table import MetricsTable
 from healing_mnist.checks import UserError
 from healing_mnist.config import as_override, compose, folder, folder_name
+from healing_mnist.tasks.base import Task
 
 
 def test_a_run_leaves_everything_that_explains_it(train, fast):
@@ -206,7 +208,7 @@ def test_pretrained_encoder_is_made_once_and_found_afterwards(train, fast, monke
     assert all(torch.equal(made[key], used[key]) for key in encoder)
     trained = []
     original = runs._train
-    monkeypatch.setattr(runs, "_train", lambda cfg, place: trained.append(place.parent.name) or original(cfg, place))
+    monkeypatch.setattr(runs, "_train", lambda *given: trained.append(given[1].parent.name) or original(*given))
     train("experiment=embedding_classifier", *options, "model.dropout=0.1")
     assert trained == ["embedding_classifier"]
     # the encoder's own experiment, asked for directly, is the same run
@@ -461,6 +463,24 @@ def test_ctrl_c_is_not_taken_for_an_exit(train, fast, monkeypatch):
             train("experiment=autoencoder", *fast)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("where", ["training_step", "test_step"])
+def test_sigterm_ends_a_run_with_a_code_of_its_own(where, train, fast, monkeypatch):
+    step = getattr(Task, where)
+
+    def terminated(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(*arguments, **options)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Task, where, terminated)
+    with pytest.raises(SystemExit) as stop:
+        train("experiment=autoencoder", *fast)
+    assert stop.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.undo()
+    assert train("experiment=autoencoder", *fast).metrics["test/mse"] > 0
 
 
 def test_weights_that_the_last_steps_spoil_are_not_kept(train, fast, tmp_path):

@@ -16,9 +16,14 @@ N6 = ["data.sequences=20", "data.novel_sequences=4", "data.components=5", "model
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["experiment=joint", "model=autoencoder"], "model=Autoencoder, task=Joint, data=HealingImages: do not fit"),
-        (["experiment=joint", "data=sequences", *SMALL], "data=HealingSequences: do not fit together: RuntimeError"),
-        (["experiment=autoencoder", "model=cnn"], r"task=Reconstruction, .* do not fit together: .* \(losses.py:\d+\)"),
+        (
+            ["experiment=convlstm", "model=autoencoder", *N6[:3]],
+            r"model=Autoencoder, .* do not fit together: .* \(.*.py:\d+",
+        ),
+        (["experiment=joint", "model=autoencoder"], "task: Joint learns from logits, Autoencoder makes none"),
+        (["experiment=autoencoder", "model=cnn"], "task: Reconstruction learns from images, CNNClassifier makes none"),
+        (["experiment=joint", "data=sequences", *SMALL], "task: Joint learns from single images, HealingSequences has"),
+        (["experiment=convlstm", "data=images"], "task: NextFrame learns from sequences, HealingImages has none"),
         (["experiment=cnn_classifier", "analysis=reconstruction"], "Reconstructions draws images, CNNClassifier makes"),
         (["experiment=autoencoder", "analysis=classification"], "Confusion draws logits, Autoencoder makes none"),
         (["experiment=cnn_classifier", "callbacks=collapse"], "Collapse draws images, CNNClassifier makes none"),
@@ -29,17 +34,21 @@ N6 = ["data.sequences=20", "data.novel_sequences=4", "data.components=5", "model
         (["experiment=convlstm", "analysis=data", *N6], "DataOverview draws base images with classes, Autoregressive"),
     ],
 )
-def test_parts_that_do_not_fit_are_named_before_training(overrides, words, train, fast, monkeypatch):
+def test_parts_that_do_not_fit_are_named_before_training(overrides, words, train, fast, monkeypatch, tmp_path):
     monkeypatch.setattr(MetricsTable, "on_fit_start", lambda *_: pytest.fail("was trained"))
     options = [o for o in fast if not (o.startswith("data.limit") and N6[0] in overrides)]
     with pytest.raises(UserError, match=words):
         train(*options, *overrides)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_evaluation_names_them_too(train, fast):
     result = train("experiment=cnn_classifier", *fast, "trainer.max_epochs=1")
     with pytest.raises(UserError, match="Reconstructions draws images, CNNClassifier makes none"):
         evaluation.evaluate(result.folder, ["analysis=reconstruction"])
+    with pytest.raises(UserError, match="task: Classification learns from single images, HealingSequences has none"):
+        evaluation.evaluate(result.folder, ["data=sequences", *SMALL[:2]])
+    assert not (result.folder / "evaluations").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from os import getpid
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
 
-from healing_mnist.checks import UserError
-from healing_mnist.config import INCIDENTAL, folder_name, incidental, there_and_now
+from healing_mnist.checks import NonNegative, Positive, UserError, problems_of, refuse
+from healing_mnist.config import INCIDENTAL, folder_name, incidental, plain, there_and_now
 from healing_mnist.files import atomic_write
 from healing_mnist.sweeps.points import Point, value_of
 
@@ -28,15 +27,15 @@ class Settings:
     """The group `sweep`, described in conf/sweep/base.yaml."""
 
     name: str | None = None
-    method: str = "grid"
+    method: Literal["grid", "random", "tpe"] = "grid"
     params: dict[str, Any] = field(default_factory=dict)
     zip: list[Any] = field(default_factory=list)
-    trials: int = 50
-    sampler_seed: int = 0
+    trials: Positive = 50
+    sampler_seed: NonNegative = 0
     prune: bool = False
-    batch: int = 16
+    batch: Positive = 16
     objective: str | None = None
-    direction: str | None = None
+    direction: Literal["minimize", "maximize"] | None = None  # None: the experiment's own
     note: str = ""
     report: list[Any] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
@@ -119,18 +118,17 @@ def default_folder(output_dir: str, name: str, said: list[str]) -> Path:
     return Path(output_dir) / "sweeps" / (f"{name},{folder_name(settings)}" if settings else name)
 
 
-def sweep_settings(node: Any) -> Settings:
-    """The sweep's settings with their types checked; the defaults when no sweep was named."""
-    merged = OmegaConf.merge(OmegaConf.structured(Settings), node or {})
-    settings: Settings = OmegaConf.to_object(merged)
-    if settings.method not in ("grid", "random", "tpe"):
-        raise UserError(f"sweep.method={settings.method}: must be one of grid, random, tpe")
-    if settings.direction not in (None, "minimize", "maximize"):
-        raise UserError(
-            f"sweep.direction={settings.direction}: must be minimize, maximize or null (the experiment's own)"
-        )
-    if settings.trials < 1 or settings.batch < 1:
-        raise UserError(f"sweep.trials={settings.trials}, sweep.batch={settings.batch}: must be at least 1")
+def sweep_settings(node: Any, said: Sequence[str] = ()) -> Settings:
+    """The group `sweep`, the defaults when no sweep was named.
+
+    Raises UserError with every mistake in it; one is to say, in the overrides `said`, what a grid has no use for.
+    """
+    values = plain(node) or {}
+    refuse(problems_of({"_target_": f"{__name__}.Settings", **values}, "sweep"))
+    settings = Settings(**values)
+    searching = [override for override in said if override.startswith(("sweep.trials=", "sweep.sampler_seed="))]
+    if settings.method == "grid" and searching:
+        raise UserError(f"{searching[0]}: a grid runs all of its points; it needs sweep.method=random or tpe")
     return settings
 
 

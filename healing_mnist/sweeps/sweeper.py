@@ -53,7 +53,7 @@ class PointSweeper(Sweeper):
         self.composer = Composer(self.loader, config)
 
     def sweep(self, arguments: list[str]) -> None:
-        settings = sweep_settings(self.config.get("sweep"))
+        settings = sweep_settings(self.config.get("sweep"), arguments)
         self.fixed, dimensions, together = self._split(settings, arguments)
         self.fresh = _yes(self.fixed.pop("fresh", "fresh=false"))
         if self.elsewhere:

@@ -32,6 +32,7 @@ class Task(L.LightningModule):
     """
 
     loss_names: tuple[str, ...] = ("loss",)  # what `losses` returns
+    needs: tuple[str, ...] = ()  # of the network's output and of the data, by the names of `tryout`
 
     def __init__(
         self,

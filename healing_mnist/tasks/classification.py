@@ -30,6 +30,8 @@ class Classification(Task):
         **task: the arguments of `Task`.
     """
 
+    needs = ("logits", "single images")
+
     def __init__(self, network: nn.Module, *, num_classes: int = 10, softmax_before_loss: bool = False, **task):
         super().__init__(network, **task)
         self.num_classes, self.softmax_before_loss = num_classes, softmax_before_loss

@@ -30,6 +30,7 @@ class Joint(Reconstruction):
         **task: the arguments of `Task`.
     """
 
+    needs = ("image", "logits", "single images")
     loss_names = ("loss", "reconstruction", "classification")
 
     def __init__(

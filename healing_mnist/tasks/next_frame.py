@@ -39,6 +39,7 @@ class NextFrame(Reconstruction):
         **reconstruction: the arguments of `Reconstruction`.
     """
 
+    needs = ("image", "sequences")
     reconstructs_input = False
 
     def __init__(self, network: nn.Module, *, cache_embeddings: bool = True, **reconstruction):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from healing_mnist.batch import Batch, Output
@@ -25,7 +25,9 @@ class Reconstruction(Task):
         **task: the arguments of `Task`.
     """
 
-    def __init__(self, network, *, loss: LossName = "mse", **task):
+    needs: tuple[str, ...] = ("image", "single images")
+
+    def __init__(self, network: nn.Module, *, loss: LossName = "mse", **task):
         super().__init__(network, **task)
         self.image_loss = getattr(losses, loss)
 

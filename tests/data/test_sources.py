@@ -43,8 +43,10 @@ def test_a_module_of_the_users_own(tmp_path, monkeypatch):
         sources.load("mine.shapes", tmp_path, tmp_path)
     with pytest.raises(UserError, match=r"mine\.half is no source, it has no NUM_CLASSES, load"):
         sources.image_shape("mine.half")
-    with pytest.raises(ModuleNotFoundError, match="not_installed_here"):
-        sources.image_shape("mine.broken")
+    (tmp_path / "mine" / "wrong.py").write_text("IMAGE_SHAPE = (1, 2,\n")
+    for name, why in (("broken", "No module named 'not_installed_here'"), ("wrong", "was never closed")):
+        with pytest.raises(UserError, match=rf"data\.source=mine\.{name}: cannot be imported \(.*{why}"):
+            sources.image_shape(f"mine.{name}")
 
 
 @pytest.mark.parametrize(

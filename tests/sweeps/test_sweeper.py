@@ -144,8 +144,11 @@ def test_every_mistake_is_found_before_the_first_job(sweep):
         (["model.latent_dim=3,4", "hydra.launcher.devices=[17]"], "no GPU 17 here"),
         (
             ["sweep=base", "model.latent_dim=3,4", "sweep.direction=max"],
-            "sweep.direction=max: must be minimize, maximize",
+            "sweep.direction=max: must be one of minimize, maximize or null",
         ),
+        (["sweep=loss_weight", "sweep.sampler_seed=a"], "sweep.sampler_seed=a: must be an integer"),
+        (["sweep=loss_weight", "sweep.params=null"], "sweep.params=null: must be a mapping"),
+        (["sweep=loss_weight", "sweep.trials=3"], "sweep.trials=3: a grid runs all of its points"),
         (["model.latent_dim=3,4", "hydra.launcher.slots_per_device=0"], "slots_per_device=0"),
         (["model.latent_dim=3,4", "hydra.launcher.devices=17"], "no GPU 17 here"),
         (["model.latent_dim=3,4", "hydra.launcher.timeout=1h"], "hydra.launcher.timeout=1h: must be a number or null"),

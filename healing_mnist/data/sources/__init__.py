@@ -80,12 +80,14 @@ def _module(name: str) -> ModuleType:
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{path}.".startswith(f"{error.name}."):
-            raise  # the source exists and lacks something it imports itself
+        if error.name is None or not f"{path}.".startswith(f"{error.name}."):  # it lacks what it imports itself
+            raise UserError(f"data.source={name}: cannot be imported ({error})") from error
         raise UserError(
             f"data.source={name}: unknown source{suggestion(str(name), names())}; allowed: {', '.join(names())}, "
             "or the dotted path of a module"
         ) from None
+    except (ImportError, SyntaxError) as error:
+        raise UserError(f"data.source={name}: cannot be imported ({error})") from error
     absent = [part for part in ("IMAGE_SHAPE", "NUM_CLASSES", "load") if not hasattr(module, part)]
     if absent:
         raise UserError(f"data.source={name}: {module.__name__} is no source, it has no {', '.join(absent)}")
