@@ -31,13 +31,11 @@ SEQUENCE_SETS = (
     "var_grow_3",
     "var_grow",
 )
-MARGIN, GREY = (1, 1, 1, 1), 0.6  # a frame, or white squares melt into the page
 
 
 def preview(overrides: Sequence[str] = (), place: Path = ROOT / "docs/figures") -> Path:
     """Draw the sets with the overrides given; returns the path of the picture."""
     import torch
-    from torch.nn import functional as F
 
     from healing_mnist.build import build_data
     from healing_mnist.callbacks.figures import image_grid, save
@@ -52,7 +50,7 @@ def preview(overrides: Sequence[str] = (), place: Path = ROOT / "docs/figures") 
         batch = data.batch("train", rows)
         none = torch.zeros(len(rows))
         angles, sides = (batch.attributes.get(key, none).tolist() for key in ("angle", "square"))
-        images.append(list(F.pad(batch.input, MARGIN, value=GREY)))
+        images.append(list(batch.input))
         captions.append([_caption(angle, side) for angle, side in zip(angles, sides, strict=True)])
         table += [
             {"set": title, "class": label, "angle": round(angle, 2), "square": int(side)}
@@ -81,7 +79,7 @@ def preview_sequences(
     from torch.nn import functional as F
 
     from healing_mnist.build import build_data
-    from healing_mnist.callbacks.figures import image_grid, save, save_gif
+    from healing_mnist.callbacks.figures import EDGE, image_grid, save, save_gif
     from healing_mnist.data.sequences import square_sides
 
     images, captions, labels, table, moving = [], [], [], [], []
@@ -92,7 +90,6 @@ def preview_sequences(
         for i in range(count):
             row = {key: value[i].item() for key, value in batch.attributes.items()}
             frames = torch.cat((batch.input[i, : row["length"] - data.horizon], batch.target[i]))
-            frames = F.pad(frames, MARGIN, value=GREY)
             times = torch.arange(len(frames))
             count_and_start = (torch.tensor(row[key]) for key in ("squares", "start"))
             sides = square_sides(*count_and_start, times, data.square_size, data.growth).tolist()
@@ -102,7 +99,8 @@ def preview_sequences(
             captions[-1][0] = _caption(row["angle"], sides[0])
             labels.append(name if i == 0 else "")
             table.append({"set": name, **row})
-            moving.append(frames[[*range(len(frames)), *[-1] * len(empty)]])
+            framed = F.pad(frames, (1, 1, 1, 1), value=EDGE)
+            moving.append(framed[[*range(len(frames)), *[-1] * len(empty)]])
     columns = [f"frame {t}" for t in range(max(map(len, images)))]
     figure = image_grid(images, labels, columns, captions, "Healing MNIST sequences, the last frame is the target", 0.6)
     save(place, "healing_sequences", figure, table)

@@ -31,7 +31,7 @@ N6 = ["data.sequences=20", "data.novel_sequences=4", "data.components=5", "model
         (["experiment=joint", "analysis=sequences"], "SequenceGrids draws sequences, HealingImages has none"),
         (["experiment=cnn_lstm", "analysis=restoration", *SMALL], "Reconstructions draws single images, HealingSeq"),
         (["experiment=autoencoder", "analysis=n6_data"], "SequenceOverview draws N6 and N3, HealingImages has none"),
-        (["experiment=convlstm", "analysis=data", *N6], "DataOverview draws base images with classes, Autoregressive"),
+        (["experiment=convlstm", "analysis=data", *N6], "DataOverview draws single images, Autoregressive"),
     ],
 )
 def test_parts_that_do_not_fit_are_named_before_training(overrides, words, train, fast, monkeypatch, tmp_path):
@@ -54,7 +54,7 @@ def test_an_evaluation_names_them_too(train, fast):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["data=n6", *N6[:3]], "DataOverview draws base images with classes, AutoregressiveDigits has none"),
+        (["data=n6", *N6[:3]], "DataOverview draws single images, AutoregressiveDigits has none"),
         (["data.limit=50", "analysis=reconstruction"], "Reconstructions draws what a network makes; use analysis=data"),
     ],
 )

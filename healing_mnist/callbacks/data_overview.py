@@ -28,7 +28,7 @@ INK = {"grey": "black", "red": COLORS[2], "green": "#4a8c3f", "blue": COLORS[0]}
 
 
 class DataOverview(L.Callback):
-    """Draw the base images that training and validation use; `python -m healing_mnist.explore` does so without a run.
+    """Draw the images that training and validation give a network; `python -m healing_mnist.explore` needs no run.
 
     Args:
         samples: images shown of each class.
@@ -36,7 +36,7 @@ class DataOverview(L.Callback):
         seed: chooses them.
     """
 
-    needs = ("base images with classes",)
+    needs = ("single images", "base images with classes")
 
     def __init__(self, samples: Positive = 8, points: Positive = 2000, seed: NonNegative = 0):
         self.samples, self.points, self.seed = samples, points, seed
@@ -47,8 +47,7 @@ class DataOverview(L.Callback):
 
     def publish(self, trainer: L.Trainer, data: L.LightningDataModule) -> None:
         """Draw `data`, a `SourceData` that is set up, into the figures folder of `trainer`."""
-        places = torch.cat((data.members["train"], data.members["val"]))
-        images, labels, names = data.images[places], data.labels[places], data.class_names
+        (images, labels), names = rendered(data), data.class_names
         generator = torch.Generator().manual_seed(self.seed)
         publish(trainer, "data_samples", *samples(images, labels, names, self.samples))
         publish(trainer, "data_classes", *class_counts(labels, names))
@@ -59,6 +58,17 @@ class DataOverview(L.Callback):
             publish(trainer, "data_channels", *channel_correlation(images))
             publish(trainer, "data_channel_scatter", *channel_scatter(images, self.points, generator))
         publish(trainer, "data_pca", *principal_components(images, labels, names, self.points, generator))
+
+
+def rendered(data: L.LightningDataModule) -> tuple[Tensor, Tensor]:
+    """All inputs of training and validation as a network sees them, uint8 (N, C, H, W), and their labels (N,)."""
+    images, labels = [], []
+    for split in ("train", "val"):
+        for index in torch.arange(len(data.tables[split]["index"])).split(data.eval_batch_size):
+            batch = data.batch(split, index)
+            images.append(batch.input.mul(255).round().to(torch.uint8))
+            labels.append(batch.label)
+    return torch.cat(images), torch.cat(labels)
 
 
 def samples(images: Tensor, labels: Tensor, names: Sequence[str], count: int) -> tuple[Figure, Table]:

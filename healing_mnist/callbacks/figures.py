@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ import torch
 from cycler import cycler
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
@@ -52,6 +54,7 @@ UNITS = {  # of the attributes of rows
     "start": "frame",
 }
 DPI = 150
+EDGE = 0.6  # grey of the frame around an image
 styled = matplotlib.rc_context(
     {
         "font.size": 9,
@@ -192,7 +195,9 @@ def _show(trainer: L.Trainer, name: str, picture: np.ndarray, step: int | None) 
 
 
 def rasterize(figure: Figure) -> np.ndarray:
-    """(height, width, 3) uint8 pixels of a figure."""
+    """(height, width, 3) uint8 pixels of a figure; titles wider than it are wrapped."""
+    for title in (*figure.texts, *(axes.title for axes in figure.axes)):
+        title.set_wrap(True)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -214,7 +219,7 @@ def image_grid(
     title: str | None = None,
     cell: float = 0.9,
 ) -> Figure:
-    """Rows and columns of small images, grey or RGB.
+    """Rows and columns of small images, grey or RGB, each in a grey frame: what is white in it ends before the page.
 
     Args:
         images: (rows, columns, C, H, W) in [0, 1], or nested lists of (C, H, W) where None leaves a place empty. Values
@@ -224,7 +229,7 @@ def image_grid(
     """
     rows, columns = len(images), max(len(row) for row in images)
     _, height, width = next(image for row in images for image in row if image is not None).shape
-    gap = max(1, round(width * 0.06))
+    height, width, gap = height + 2, width + 2, max(1, round(width * 0.06))
     captions = captions or [[]] * rows
     room = math.ceil(height * 0.2)
     tops = np.cumsum([0] + [height + gap + (room if any(texts) else 0) for texts in captions])
@@ -234,14 +239,17 @@ def image_grid(
     for i, row in enumerate(images):
         for j, image in enumerate(row):
             if image is not None:
-                place = slice(tops[i], tops[i] + height), slice(j * pitch, j * pitch + width)
-                sheet[place] = _channels_last(image)
+                place = sheet[tops[i] : tops[i] + height, j * pitch : j * pitch + width]
+                place[:] = EDGE
+                place[1:-1, 1:-1] = _channels_last(image)
 
-    margin_x = 0.25 + (0.085 * max(map(len, row_labels)) if row_labels else 0.0)
+    row_labels = [_in_lines(label) for label in row_labels or ()]
+    margin_x = 0.35 + max((_width_of(line) for label in row_labels for line in label.splitlines()), default=0)
     margin_y = 0.2 + (0.25 if title else 0) + (0.2 if column_labels else 0)
     scale = cell / width
     figure = Figure((sheet.shape[1] * scale + margin_x, sheet.shape[0] * scale + margin_y), DPI, layout="constrained")
     axes = figure.subplots()
+    axes.set_anchor("NW")  # the layout leaves room for labels where the axes are before they keep their aspect
     axes.imshow(sheet, extent=(0, sheet.shape[1], sheet.shape[0], 0))
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -255,6 +263,17 @@ def image_grid(
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _in_lines(label: str, limit: int = 40) -> str:
+    """A label of many settings in several lines."""
+    return "\n".join(textwrap.wrap(label.replace(",", ", "), limit)) if len(label) > limit else label
+
+
+def _width_of(text: str) -> float:
+    """Inches of a line of text as axes are labelled."""
+    font = FontProperties(size=matplotlib.rcParams["ytick.labelsize"])
+    return RendererAgg(1, 1, DPI).get_text_width_height_descent(text, font, ismath=False)[0] / DPI
 
 
 def _channels_last(image: Tensor) -> np.ndarray:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from healing_mnist.batch import Batch, Output
 from healing_mnist.callbacks.embeddings import check_attributes, choose
 from healing_mnist.callbacks.figures import (
+    EDGE,
     Table,
     image_grid,
     publish,
@@ -29,14 +30,14 @@ from healing_mnist.callbacks.figures import (
 )
 from healing_mnist.checks import Fraction, NonNegative, Positive
 
-Page = dict[str, Tensor]  # rows of sequences: input, target, image, lengths, mse, index and the attributes
+Page = dict[str, Tensor]  # rows of sequences: input, target, image, lengths, seen, mse, index and the attributes
 
 
 def page_of(batch: Batch, output: Output, task: Any) -> Page:
     """What is drawn of a batch, row by row, and tabulated beside it."""
     lengths = torch.full_like(batch.label, batch.input.shape[1]) if batch.lengths is None else batch.lengths
     images = {"input": batch.input, "target": batch.target, "image": output.image.float(), "lengths": lengths}
-    images["target_lengths"] = target_lengths(batch, task)
+    images |= {"target_lengths": target_lengths(batch, task), "seen": batch.seen}
     return images | {"index": batch.index, "mse": row_errors(batch, output.image, task)} | batch.attributes
 
 
@@ -129,9 +130,9 @@ def grid(page: Page, title: str) -> Figure:
         frames, target, image = page["input"][i], page["target"][i], page["image"][i]
         parts = [(frames[:seen], len(frames))]
         parts += [(part[:count], len(target)) for part in (target, image, (image - target).abs())]
-        # Each image has a grey edge, or a white square would melt into the page.
-        rows.append([place for part, room in parts for place in [*_framed(part, 1), *[None] * (room - len(part))]])
-        caption = [None] * len(rows[-1])
+        rows.append([place for part, room in parts for place in [*part, *[None] * (room - len(part))]])
+        caption = [None if there else "missing" for there in page["seen"][i, :seen].tolist()]
+        caption += [None] * (len(rows[-1]) - seen)
         caption[len(frames) + len(target)] = f"{page['mse'][i]:.4f}"
         captions.append(caption)
     steps = page["target"].shape[1]
@@ -144,7 +145,8 @@ def grid(page: Page, title: str) -> Figure:
 
 def table(page: Page) -> Table:
     """The numbers behind a grid: error and attributes of each row."""
-    names = [name for name in page if name not in ("input", "target", "image", "lengths", "target_lengths")]
+    drawn = "input", "target", "image", "lengths", "target_lengths", "seen"
+    names = [name for name in page if name not in drawn]
     return [{name: page[name][i].item() for name in names} for i in range(len(page["mse"]))]
 
 
@@ -165,7 +167,7 @@ def animation(page: Page, again: bool = False, gap: int = 2) -> Tensor:
     return torch.cat([torch.cat((c, c[-1:].expand(longest - len(c), -1, -1, -1))) for c in columns], dim=-1)
 
 
-def _framed(frames: Tensor, width: int, brightness: float = 0.6) -> Tensor:
+def _framed(frames: Tensor, width: int, brightness: float = EDGE) -> Tensor:
     return F.pad(frames, [width] * 4, value=brightness)
 
 

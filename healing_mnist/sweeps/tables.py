@@ -68,10 +68,11 @@ def table(results: Results, metrics: Sequence[str] = ()) -> Table:
                 row[f"{name} (report)"] = shown(report_of(setting, definition.report).get(name))
         rows.append(row)
     cells = {column: [row[column] for row in rows if row[column]] for column in (rows[0] if rows else [])}
+    judged = {definition.objective, definition.objective.replace("val/", "test/", 1)}  # also where all are equal
     head = [
         column
         for column, texts in cells.items()
-        if len(set(texts)) > 1 or (len(texts) == 1 and texts != ["0"]) or (texts and column in asked)
+        if len(set(texts)) > 1 or (len(texts) == 1 and texts != ["0"]) or (texts and column in judged.union(asked))
     ]
     best = results.best()
     chosen = next((i for i, setting in enumerate(settings) if best and setting.point == best.point), None)

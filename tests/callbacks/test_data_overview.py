@@ -7,6 +7,7 @@ import torch
 from scipy.stats import gaussian_kde
 
 from healing_mnist.callbacks import data_overview
+from healing_mnist.data import sources
 from healing_mnist.explore import explore
 
 
@@ -62,6 +63,21 @@ def test_explore_draws_a_source_without_a_run(tmp_path):
     assert names == {"data_samples", "data_classes", "data_pixels", "data_pca"}  # grey images have one channel
     with (place / "data_classes.csv").open() as file:
         assert sum(int(row["images"]) for row in csv.DictReader(file)) == 200
+
+
+def test_explore_draws_what_a_network_is_given(tmp_path):
+    squares = ["data=healing_square", "data.square_ratio=1", "data.square_size=10"]
+    means = {}
+    for name, data in (("plain", ["data=images"]), ("squares", squares)):
+        place = explore([*data, "data.limit=200", f"output_dir={tmp_path / name}"])
+        with (place / "data_statistics.csv").open() as file:
+            means[name] = float(next(csv.DictReader(file))["mean"])
+    base = sources.load("digits")
+    used = torch.randperm(len(base.train_images), generator=torch.Generator().manual_seed(0))[:200]
+    images = base.train_images[used].double()
+    assert means["plain"] == pytest.approx(images.mean().item())
+    images[:, :, :10, :10] = 255
+    assert means["squares"] == pytest.approx(images.mean().item())
 
 
 def test_explore_draws_n6(tmp_path):

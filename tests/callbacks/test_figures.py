@@ -52,6 +52,26 @@ def test_image_grid_keeps_colours():
     assert middle.tolist() == [255, 0, 0]
 
 
+def test_a_white_image_does_not_melt_into_the_page():
+    picture = rasterize(image_grid(torch.ones(1, 1, 1, 8, 8)))
+    middle = picture[picture.shape[0] // 2, :, 0]
+    changes = np.flatnonzero(np.diff((middle == 255).astype(int)))
+    assert len(changes) == 4  # page, frame, image, frame, page
+    assert middle[changes[0] + 2] == middle[changes[2] + 2] == round(0.6 * 255)
+
+
+def test_no_title_or_label_is_cut():
+    figure, axes = subplots()
+    figure.suptitle("A title " * 10)
+    axes.set_title("That of a panel " * 5)
+    grid = image_grid(
+        torch.zeros(2, 1, 1, 8, 8), ["short", ",".join(f"setting_{i}=1234" for i in range(9))], title="W" * 9
+    )
+    for picture in (rasterize(figure), rasterize(grid)):
+        edges = picture[[0, -1]].reshape(-1), picture[:, [0, -1]].reshape(-1)
+        assert all((edge == 255).all() for edge in edges)
+
+
 def test_gif_has_all_frames(tmp_path):
     frames = torch.linspace(0, 1, 5).view(5, 1, 1, 1).expand(5, 1, 7, 7)
     publish_gif(Trainer(tmp_path), "film", frames, seconds=0.2, height=70)
