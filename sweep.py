@@ -35,8 +35,12 @@ def main() -> None:
 
     cli.start_logging()
     study.end_children_too()
-    work = (lambda: study.run(arguments)) if "study" in asked else lambda: summary.summarize(Path(asked["summarize"]))
-    cli.guarded(work)
+    if "study" in asked:
+        cli.guarded(lambda: study.run(arguments))
+    else:
+        others = [argument for argument in arguments if not argument.startswith("summarize=")]
+        cli.guarded(lambda: refuse([f"{word}: summarize= takes nothing else" for word in others], "in the command"))
+        cli.guarded(lambda: summary.summarize(Path(asked["summarize"])))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checkpoints import AtomicCheckpoints, load_state, read_checkpoint
-from healing_mnist.checks import Positive, Range, UserError, mismatch, problems_of, refuse, shown, suggestion
-from healing_mnist.config import elsewhere, key_of, plain
+from healing_mnist.checks import Range, UserError, mismatch, problems_of, refuse, shown, suggestion
+from healing_mnist.config import CONF, elsewhere, flatten, key_of, plain
 from healing_mnist.lean import Unmeasured, drop_idle_hooks
 from healing_mnist.tasks.base import Task
 
@@ -98,7 +98,10 @@ def _with_origin(problem: str, experiment: str | None) -> str:
     said = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     if experiment is None or ": unknown setting of" not in problem or key in map(key_of, said):
         return problem
-    return f"{problem} (experiment={experiment} sets it, which is made for another {key.split('.')[0]})"
+    best = HydraConfig.get().runtime.choices.get("best") if said else None
+    theirs = best and flatten(OmegaConf.to_container(OmegaConf.load(CONF / "best" / f"{best}.yaml"), resolve=False))
+    who = f"best={best}" if theirs and key in theirs else f"experiment={experiment}"
+    return f"{problem} ({who} sets it, which is made for another {key.split('.')[0]})"
 
 
 def check_groups(cfg: DictConfig, *groups: str) -> None:
@@ -130,12 +133,9 @@ def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
     in_sweep = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
     away = in_sweep and elsewhere(HydraConfig.get().launcher["_target_"])
     found = [] if away else _device_problems(trainer)  # only the nodes know what they have
-    epochs = trainer.get("max_epochs")
-    if isinstance(epochs, int) and epochs < 0:
-        found.append(f"trainer.max_epochs={epochs}: must be an integer at least 0")
-    for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes"):
-        if trainer.get(key) is not None and (allowed := mismatch(trainer[key], Positive)):
-            found.append(f"trainer.{key}={trainer[key]}: must be {allowed}")
+    for key in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes"):
+        if isinstance(trainer.get(key), int) and trainer[key] < 1:  # what is no integer is found already
+            found.append(f"trainer.{key}={trainer[key]}: must be an integer at least 1")
     for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
         limit, least = trainer.get(key), int(key == "limit_train_batches")
         share = isinstance(limit, float)

@@ -142,7 +142,9 @@ def folder(cfg: DictConfig) -> Path:
     # As written, not resolved: what follows from another setting is not named again.
     old, new = (OmegaConf.to_container(config, resolve=False) for config in (base, cfg))
     present, different = essential(new), difference(old, new)
-    changed = {key: present[key] for key in different if key in present}
+    known = essential(old).keys()
+    shown = {key for key in present if key in known or "${" not in str(present[key])}
+    changed = {key: present[key] for key in different if key in shown}
     for gone in (_gone(key, present) for key in different if key not in present):
         if f"{gone.rpartition('.')[0]}._target_" not in changed:  # else what stands there now says so
             changed[gone] = present.get(gone, {})
@@ -176,7 +178,8 @@ def evaluation_name(overrides: Sequence[str]) -> str:
 def settings_of(overrides: Sequence[str]) -> dict[str, str]:
     """What overrides say of data and analysis, and of anything else that is not incidental."""
     said = [o for o in overrides if key_of(o).split(".")[0] == "analysis" or not incidental(o)]
-    return {key_of(o): "none" if o.startswith("~") else o.partition("=")[2] for o in said}
+    dotted = (key_of(o).split("@")[0].replace("/", ".") for o in said)
+    return {key: "none" if o.startswith("~") else o.partition("=")[2] for key, o in zip(dotted, said, strict=True)}
 
 
 def _short_keys(settings: Mapping[str, Any]) -> dict[str, str]:

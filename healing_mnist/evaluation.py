@@ -41,17 +41,8 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
     Raises:
         UserError: `run` is no finished run; an override changes what was trained.
     """
-    if finished(run) is None:
-        raise UserError(f"run={run}: not a finished run (it has no metrics.json)")
-    for override in overrides:
-        group = key_of(override).split(".")[0].split("/")[0].split("@")[0]
-        if group not in CHANGEABLE:
-            raise UserError(f"{override}: an evaluation cannot change this; allowed: {', '.join(CHANGEABLE)}")
-    cfg = _composed_again(run, overrides)
-    place = run / evaluation_name(overrides)
-    OmegaConf.update(cfg, "run_dir", str(place))
-    check_groups(cfg, "data", "callbacks", "analysis", "logger", "trainer")
-    data = build_data(cfg)
+    cfg = _checked(run, overrides)
+    place, data = Path(cfg.run_dir), build_data(cfg)
     _refuse_other_deal(run, data.dealt_by, plain(cfg.data))
     task = load_task(run / "checkpoints" / "best.ckpt")
     for key, shape in flatten(task.config["model"]).items():
@@ -70,6 +61,20 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
         result = measured(trainer, place, {}, cfg.objective)
     result.save()
     return result
+
+
+def _checked(run: Path, overrides: Sequence[str]) -> DictConfig:
+    """The settings of an evaluation, with its folder as `run_dir`; raises what is wrong with them."""
+    if finished(run) is None:
+        raise UserError(f"run={run}: not a finished run (it has no metrics.json)")
+    for override in overrides:
+        group = key_of(override).split(".")[0].split("/")[0].split("@")[0]
+        if group not in CHANGEABLE:
+            raise UserError(f"{override}: an evaluation cannot change this; allowed: {', '.join(CHANGEABLE)}")
+    cfg = _composed_again(run, overrides)
+    OmegaConf.update(cfg, "run_dir", str(run / evaluation_name(overrides)))
+    check_groups(cfg, "data", "callbacks", "analysis", "logger", "trainer")
+    return cfg
 
 
 def _refuse_other_deal(run: Path, dealt_by: Sequence[str], data: dict[str, Any]) -> None:
@@ -108,6 +113,8 @@ def _outdated(key: str, override: str) -> bool:
 
 def evaluate_all(runs: Sequence[Path], overrides: Sequence[str] = ()) -> list[Result]:
     """`evaluate` each run and print its metrics; several are also drawn side by side."""
+    for run in runs:  # all, before the first is measured
+        _checked(run, overrides)
     results = [evaluate(run, overrides) for run in runs]
     for result in results:
         print(summary_of(result))

@@ -85,6 +85,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
         _claim(place, plain(cfg), overrides)
         if (found := finished(place)) is not None:
             log.info("already finished, nothing to do: %s", place)
+            if plain(OmegaConf.load(place / "config.yaml")).get("analysis") != plain(cfg).get("analysis"):
+                log.info("its figures stay as they are; evaluate.py run=%s analysis=... draws others", place)
             return found
         with logging_to(place / "run.log"):
             return _train(cfg, place, *(parts or _prepare(cfg, place)))
@@ -181,14 +183,11 @@ def summary_of(result: Result) -> str:
         lines.append("  collapsed: the predictions are all but empty")
     how = "chosen on validation" if result.objective is not None else "the last: nothing was validated"
     chosen = f", epoch {int(result.best['epoch'])} {how}" if result.best else ""
-    return "\n".join(
-        [
-            f"Test{chosen}:",
-            *lines,
-            f"Figures:     {result.folder / 'figures'}",
-            f"TensorBoard: tensorboard --logdir {shlex.quote(str(result.folder))}",
-        ]
-    )
+    if (figures := result.folder / "figures").exists():
+        lines.append(f"Figures:     {figures}")
+    if any(result.folder.glob("events.out.tfevents.*")):
+        lines.append(f"TensorBoard: tensorboard --logdir {shlex.quote(str(result.folder))}")
+    return "\n".join([f"Test{chosen}:", *lines])
 
 
 def load_pretrained(task: Task, cfg: DictConfig) -> None:

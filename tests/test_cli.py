@@ -45,7 +45,8 @@ def message(capsys, tmp_path):
         (["objective=val/acuracy"], "did you mean 'val/accuracy'?"),
         (["direction=up"], "direction=up: must be one of minimize, maximize"),
         (["trainer.precision=64-true"], "trainer.precision=64-true: frames are rendered in float32"),
-        (["trainer.max_epochs=-3"], "trainer.max_epochs=-3: must be an integer at least 0"),
+        (["trainer.max_epochs=-3"], "trainer.max_epochs=-3: must be an integer at least 1"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0: must be an integer at least 1"),
         (["optimizer.lr=-1"], "optimizer.lr=-1: Invalid learning rate: -1"),
         (["optimizer.betas=[2,0.9]"], "optimizer: Invalid beta parameter at index 0: 2"),
         (["trainer.devices=3"], "trainer.devices=3: on a CPU each is a process; 1 to 2 on this machine"),
@@ -231,3 +232,16 @@ def test_help_of_a_sweep_lists_what_a_sweep_and_its_launcher_may_set(command, tm
     study = ask(command("sweep.py", "study=reports", "--help"), tmp_path)
     assert study.returncode == 0
     assert study.stdout.startswith("Many runs of train.py")
+
+
+def test_who_set_what_its_group_does_not_know_is_named(command, tmp_path):
+    done = ask(command("train.py", "experiment=convlstm", "best=one_layer"), tmp_path)
+    assert "model.num_layers=1: unknown setting of" in done.stderr
+    assert "(best=one_layer sets it, which is made for another model)" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_summary_takes_nothing_else(command, tmp_path):
+    done = ask(command("sweep.py", f"summarize={tmp_path}", "sweep.metrics=[test/mse]"), tmp_path)
+    assert done.returncode == 1
+    assert "sweep.metrics=[test/mse]: summarize= takes nothing else" in done.stderr

@@ -1,6 +1,7 @@
 """Measuring finished runs again, and drawing several beside each other."""
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
@@ -100,6 +101,17 @@ def test_settings_that_changed_in_conf_are_not_taken_for_those_of_the_run(train,
 def test_evaluations_that_differ_in_analysis_have_folders_of_their_own():
     said = [["analysis=joint"], ["analysis=joint", "~analysis.curves"], ["analysis=joint", "+analysis.x.y=1"]]
     assert len({evaluation_name(words) for words in said}) == 3
+
+
+def test_an_evaluation_with_other_sequences_has_a_folder_of_its_own():
+    assert evaluation_name(["data/sequences=var_plain"]) == "evaluations/sequences=var_plain"
+
+
+def test_all_runs_are_looked_at_before_one_is_measured(train, fast):
+    result = train("experiment=autoencoder", *fast)
+    with pytest.raises(UserError, match=r"run=nowhere: not a finished run"):
+        evaluation.evaluate_all([result.folder, Path("nowhere")])
+    assert not (result.folder / "evaluations").exists()
 
 
 def test_an_evaluation_is_checked_first(train, fast):

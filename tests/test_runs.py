@@ -65,6 +65,19 @@ def test_a_finished_run_is_not_run_again(train, fast, monkeypatch):
     assert train("experiment=autoencoder", *fast) == first
 
 
+def test_figures_of_a_finished_run_are_drawn_by_an_evaluation(train, fast, caplog):
+    first = train("experiment=autoencoder", *fast)
+    words = runs.summary_of(first)
+    assert "test/mse" in words
+    assert "Figures" not in words  # analysis=none and logger=none left none
+    assert "TensorBoard" not in words
+    with caplog.at_level("INFO", "healing_mnist"):
+        train("experiment=autoencoder", *fast)
+        assert "its figures" not in caplog.text
+        train("experiment=autoencoder", *fast, "analysis=reconstruction")
+    assert f"its figures stay as they are; evaluate.py run={first.folder} analysis=... draws others" in caplog.text
+
+
 def test_other_settings_in_the_same_folder_are_refused_with_the_difference(train, fast, tmp_path):
     place = f"run_dir={tmp_path / 'here'}"
     train("experiment=autoencoder", place, *fast)
@@ -341,7 +354,7 @@ def test_epochs_without_validation_have_no_validation_in_the_table(train, fast):
 
 
 def test_baselines_know_nothing_of_precision(train, fast):
-    few = ["data.sequences=20", "data.novel_sequences=4", "data.components=5", "trainer.max_epochs=0"]
+    few = ["data.sequences=20", "data.novel_sequences=4", "data.components=5", "trainer.max_epochs=1"]
     options = [option for option in fast if not option.startswith("data.limit")]
     run = ["experiment=convlstm", "model.hidden_channels=2", *options, *few]
     full, mixed = train(*run).metrics, train(*run, "trainer.precision=bf16-mixed").metrics
@@ -389,7 +402,7 @@ def test_fresh_waits_for_whoever_is_at_work_in_the_folder(train, fast, monkeypat
 
 def test_an_experiment_trains_without_the_stage_before_it(train, fast, monkeypatch):
     monkeypatch.setattr(runs, "read_checkpoint", None)  # which a stage would be read with
-    data = ["data.num_sequences=40", "data.num_eval_sequences=20", "trainer.max_epochs=0"]
+    data = ["data.num_sequences=40", "data.num_eval_sequences=20", "trainer.max_epochs=1"]
     cfg = compose(["experiment=cnn_lstm", "pretrained=none", *fast, *data])
     runs.load_pretrained(build_task(cfg), cfg)
     assert folder(cfg) != folder(compose(["experiment=cnn_lstm", *fast, *data]))

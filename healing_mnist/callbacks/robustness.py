@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,6 +17,8 @@ from healing_mnist.callbacks.figures import COLORS, Table, publish, some_rows, s
 from healing_mnist.callbacks.sequences import row_errors
 from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
 from healing_mnist.data import corruptions
+
+log = logging.getLogger(__name__)
 
 Noise = Literal["gaussian", "poisson", "salt_and_pepper"]
 UNITS = {"missing_region": "side of the missing region (pixels)"}  # of the axes, where not an intensity
@@ -33,7 +36,7 @@ class Robustness(L.Callback):
         intensities: how many, evenly from 0 to `max_intensity`.
         max_intensity: the strongest noise, at most 1.
         max_side: of the missing region, in pixels; all sides from 0. None: the smaller side of the image.
-        splits: test splits; None: all there are.
+        splits: test splits; None: those that together hold every test row once.
         rows: rows of each split, evenly spread.
         seed: of the noise and the places.
     """
@@ -67,7 +70,9 @@ class Robustness(L.Callback):
     def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         if not trainer.is_global_zero:
             return
-        splits = self.splits or trainer.datamodule.test_splits
+        splits = self.splits or trainer.datamodule.whole_splits
+        levels = sum(1 for _ in self._levels(min(trainer.datamodule.image_shape[1:])))
+        log.info("robustness: %s under %d kinds and degrees of damage", " and ".join(splits), levels)
         rows = [row for split in splits for row in self._measure(trainer, task, split)]
         for name in [*self.noises, "missing_region"]:
             own = [row for row in rows if row["damage"] == name]

@@ -132,6 +132,10 @@ class AutoregressiveDigits(RenderedData):
             raise UserError("\n".join(problems))
 
     @property
+    def whole_splits(self) -> tuple[str, ...]:
+        return "n6", "n3"
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         return 1, self.size, self.size
 

@@ -47,6 +47,11 @@ class RenderedData(L.LightningDataModule):
         self._resident: dict[tuple[str, torch.device], Tensor | Rows] = {}
 
     @property
+    def whole_splits(self) -> tuple[str, ...]:
+        """Those of `test_splits` that together hold every test row once."""
+        return self.test_splits
+
+    @property
     @abstractmethod
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of one rendered frame, known before anything is loaded."""
