@@ -74,11 +74,11 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
     place, parts = folder(cfg), None
     if cfg.fresh or finished(place) is None:
         if not _leads(cfg):
-            return _train(cfg, place, *_prepare(cfg, place))
+            return _train(cfg, place, *prepare(cfg, place))
         check(cfg)
         if cfg.fresh:
             may_be_emptied(place, "overrides.yaml", "run_dir")
-        parts = _prepare(cfg, place)  # before anything is left on the disk, or deleted
+        parts = prepare(cfg, place)  # before anything is left on the disk, or deleted
     with locked(place):
         if cfg.fresh:  # not before: another process may be at work there
             empty(place, "overrides.yaml", "run_dir")
@@ -89,7 +89,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
                 log.info("its figures stay as they are; evaluate.py run=%s analysis=... draws others", place)
             return found
         with logging_to(place / "run.log"):
-            return _train(cfg, place, *(parts or _prepare(cfg, place)))
+            return _train(cfg, place, *(parts or prepare(cfg, place)))
 
 
 def _leads(cfg: DictConfig) -> bool:
@@ -103,11 +103,14 @@ def _leads(cfg: DictConfig) -> bool:
     return int(environ.get("LOCAL_RANK", 0)) == int(node) == 0
 
 
-def _prepare(cfg: DictConfig, place: Path) -> tuple[L.LightningDataModule, Task, L.Trainer]:
-    """All that a run needs, found to fit together; writes nothing into `place`."""
+def prepare(cfg: DictConfig, place: Path, **changes: Any) -> tuple[L.LightningDataModule, Task, L.Trainer]:
+    """All that a run needs, its trainer with `changes`, found to fit together; writes nothing into `place`.
+
+    Raises UserError where it does not fit.
+    """
     hush()
     L.seed_everything(cfg.seed, verbose=False)
-    data, task, trainer = build_data(cfg), build_task(cfg), make_trainer(cfg, place)
+    data, task, trainer = build_data(cfg), build_task(cfg), make_trainer(cfg, place, **changes)
     if not (cfg.task.get("compile") or cfg.data.get("compile")):  # compiled for two rows, that would take its time
         try_out(task, data, trainer.callbacks)
     check_limits(trainer, data, "train", "val", "test")

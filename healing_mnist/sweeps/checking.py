@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checks import UserError
+from healing_mnist.config import difference, flatten, plain, there_and_now
 from healing_mnist.sweeps.composing import Composer
 from healing_mnist.sweeps.launcher import prepare_process
 from healing_mnist.sweeps.pool import Job, Pool, tail
@@ -64,21 +65,44 @@ def _check(
     HydraConfig.instance().set_config(composer.master)  # some strategies are refused inside a sweep
     wrong: Found = []
     done: set[str] = set()
+    misfits: dict[tuple[str, ...], str] = {}  # kind of job -> why its parts do not fit together
     for name, overrides in jobs.items():
         try:
-            if _finished(None if fresh else folder / name, composer(overrides), judged_by):
+            config = composer(overrides)
+            config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+            if _finished(None if fresh else folder / name, config, judged_by):
                 done.add(name)
+                continue
+            if (kind := _kind(config)) not in misfits:
+                misfits[kind] = _misfit(config, folder / name)
+            if misfits[kind]:
+                wrong.append((name, misfits[kind]))
         except Exception as error:
             wrong.append((name, cli.explain(error)))
     return wrong, done
 
 
+def _kind(config: DictConfig) -> tuple[str, ...]:
+    """What a job is made of, whatever its numbers; jobs of one kind fit together or do not."""
+    parts = {group: plain(config.get(group)) or {} for group in ("data", "model", "task", "callbacks", "analysis")}
+    return tuple(f"{key}={value}" for key, value in flatten(parts).items() if "_target_" in key)
+
+
+def _misfit(config: DictConfig, place: Path) -> str:
+    """Why the parts of a job do not fit together, seen on two rows; nothing where they do."""
+    from healing_mnist import runs
+
+    try:  # on a CPU: the jobs of a cluster find their devices there
+        runs.prepare(config, place, accelerator="cpu", devices=1, strategy="auto", num_nodes=1)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 def _finished(place: Path | None, config: DictConfig, judged_by: tuple[str, str]) -> bool:
     """Whether this very run is finished in `place`; raises what is wrong with it where it is not."""
     from healing_mnist import build
-    from healing_mnist.config import difference, plain, there_and_now
 
-    config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     if place and (saved := place / "config.yaml").exists():
         if changed := difference(plain(OmegaConf.load(saved)), plain(config)):
             raise UserError("\n  ".join(["its folder holds a run with other settings:", *there_and_now(changed)]))

@@ -146,6 +146,11 @@ def test_every_mistake_is_found_before_the_first_job(sweep):
             ["sweep=base", "model.latent_dim=3,4", "sweep.direction=max"],
             "sweep.direction=max: must be one of minimize, maximize or null",
         ),
+        (
+            ["experiment=joint", "model=autoencoder", "model.latent_dim=3,4,5"],
+            "3 of 3 jobs cannot run; none was started",
+        ),
+        (["experiment=joint", "model=joint,autoencoder"], "model=autoencoder: task: Joint learns from logits, Auto"),
         (["sweep=loss_weight", "sweep.sampler_seed=a"], "sweep.sampler_seed=a: must be an integer"),
         (["sweep=loss_weight", "sweep.params=null"], "sweep.params=null: must be a mapping"),
         (["sweep=loss_weight", "sweep.trials=3"], "sweep.trials=3: a grid runs all of its points"),
