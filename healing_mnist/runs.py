@@ -205,7 +205,6 @@ def load_pretrained(task: Task, cfg: DictConfig) -> None:
         overrides = [f"experiment={stage['experiment']}", *(as_override(k, v) for k, v in settings.items())]
         log.info("this run needs a trained '%s'", stage["experiment"])
         path = train(compose(overrides), overrides).folder / "checkpoints" / "best.ckpt"
-        L.seed_everything(cfg.seed, verbose=False)
     state = read_checkpoint(path)["state_dict"]
     for here, there in stage["modules"].items():
         prefix = f"network.{there}."

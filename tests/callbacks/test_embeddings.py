@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from healing_mnist.batch import Batch
 from healing_mnist.callbacks.embeddings import WIDEST, Embeddings, choose, narrow, project
@@ -18,7 +19,12 @@ def test_table_has_attributes_of_the_first_points(run_test, read_csv, tags, tmp_
     header, *lines = projector.read_text().splitlines()
     assert header == "class\tangle"
     assert len(lines) == 15
-    assert (projector.parent / "sprite.png").exists()
+    with Image.open(projector.parent / "sprite.png") as sprite:
+        pixels = np.asarray(sprite.convert("L")) / 255
+    shown = 0.5 * data.images[data.tables["test"]["image"][:15], 0].numpy() / 255  # inputs, four in a row
+    for i, image in enumerate(shown):
+        tile = pixels[6 * (i // 4) : 6 * (i // 4) + 6, 6 * (i % 4) : 6 * (i % 4) + 6]
+        np.testing.assert_allclose(tile, image, atol=0.01)
 
 
 def test_tsne_keeps_far_groups_apart():

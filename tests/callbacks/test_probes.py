@@ -35,6 +35,18 @@ def test_scores_of_what_is_there_and_of_what_is_not():
     assert abs(rows["coin"]["chance"] - 0.5) < 0.12
 
 
+def test_what_the_probes_learn_is_scaled_as_in_training():
+    torch.manual_seed(0)
+    x, y = torch.randn(300, 3), 5 + 3 * torch.randn(200, 3)  # a test set from elsewhere
+    train, test = (sample(part, side=(part[:, 0] > 1).long()) for part in (x, y))
+    (row,) = score(train, test, ["side"], neighbours=5)
+    model = LogisticRegression().fit((x - x.mean(0)) / x.std(0, correction=0), x[:, 0] > 1)
+    expected = model.score((y - x.mean(0)) / x.std(0, correction=0), y[:, 0] > 1)
+    elsewhere = model.score((y - y.mean(0)) / y.std(0, correction=0), y[:, 0] > 1)
+    assert row["linear"] == pytest.approx(expected, abs=0.01)
+    assert abs(expected - elsewhere) > 0.1
+
+
 def test_classes_may_have_any_values_also_such_as_training_has_not_seen():
     torch.manual_seed(0)
     x, y = torch.randn(300, 2), torch.randn(200, 2)

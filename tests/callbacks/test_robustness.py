@@ -40,10 +40,14 @@ def measure(two_tests, tmp_path, monkeypatch):
     return run
 
 
-def test_curves(measure, two_tests, read_csv, tmp_path):
+def test_curves(measure, two_tests, read_csv, tmp_path, monkeypatch):
+    draw = two_tests.draw
+    turned = lambda split, generator: draw(split, generator) | {"image": torch.arange(23).roll(len(split))}  # noqa: E731
+    monkeypatch.setattr(two_tests, "draw", turned)  # other images in each split
     measure(Robustness(intensities=3, splits=["far"], rows=12, seed=5))
     rows = [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22]  # of 23, evenly spread
-    frames = render({"image": torch.tensor(rows), "label": None, "index": None}, two_tests.images).input
+    images = two_tests.tables["far"]["image"][rows]
+    frames = render({"image": images, "label": None, "index": None}, two_tests.images).input
     seeds = torch.tensor(rows) + 5 * 1_000_003
     levels = {name: (0.0, 0.5, 1.0) for name in ("gaussian", "poisson", "salt_and_pepper")}
     levels["missing_region"] = range(7)

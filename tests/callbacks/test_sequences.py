@@ -9,12 +9,14 @@ from PIL import Image
 from torch import nn
 
 from healing_mnist.batch import Batch, Output
+from healing_mnist.callbacks.figures import rasterize
 from healing_mnist.callbacks.sequences import (
     ErrorsByAttribute,
     Kept,
     MissingCurves,
     SequenceGrids,
     animation,
+    grid,
     without_area,
     without_frames,
 )
@@ -80,6 +82,17 @@ def test_grids_show_the_best_the_worst_and_others(run, read_csv, tags, tmp_path)
     assert {"sequences", "sequences_best", "sequences_worst", "sequences_random", "sequences_moving"} <= set(tags())
     with Image.open(tmp_path / "figures/sequences_moving.gif") as moving:
         assert moving.n_frames == 6  # four input frames of the longest, two predicted
+
+
+def test_a_prediction_too_bright_or_too_dark_differs():
+    page = {"input": torch.zeros(2, 1, 1, 8, 8), "target": torch.full((2, 1, 1, 8, 8), 0.5)}
+    page["image"] = torch.tensor([0.2, 0.8]).view(2, 1, 1, 1, 1).expand_as(page["target"])
+    page |= {name: torch.ones(2, dtype=torch.int64) for name in ("lengths", "target_lengths")}
+    page |= {"seen": torch.ones(2, 1, dtype=torch.bool), "mse": torch.full((2,), 0.09), "index": torch.arange(2)}
+    picture = rasterize(grid(page, "two")) / 255
+    width, dark = picture.shape[1], np.isclose(picture[..., 0], 0.3, atol=0.01)
+    columns = np.flatnonzero(dark.sum(0) > 150)  # the last of four images, in both rows
+    assert columns.min() > 0.75 * width
 
 
 def test_kept_rows_are_those_of_one_sort():

@@ -7,7 +7,15 @@ import pytest
 import torch
 from scipy import ndimage, stats
 
-from healing_mnist.data.chains import Chain, clipped_mean, draw_sequences, reflect, render_sequences
+from healing_mnist.data.chains import (
+    JUMP_ANGLE,
+    JUMP_SHIFT,
+    Chain,
+    clipped_mean,
+    draw_sequences,
+    reflect,
+    render_sequences,
+)
 
 CALM = Chain(0.9, 4.0), Chain(0.9, 0.3), Chain(0.9, 0.02)
 DIGIT = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 1, 28, 28)).astype(np.uint8))
@@ -63,6 +71,16 @@ def test_anomalies_have_the_rate_set_and_are_jumps():
     assert turned[anomalous].min() > 40  # 60 or more by the jump, a few back by the chain
     assert turned[~anomalous].max() < 25
     assert not draw(rate=0.0)["anomalous"].any()
+
+
+def test_a_jump_turns_and_moves_and_the_chains_go_on_from_there():
+    still = Chain(0.0, 0.0)
+    rows = draw(frames=2, chains=(still, still, still), rate=1.0)
+    turned, moved = rows["rotation"][:, 1], rows["shift"][:, 1]
+    assert 60 <= turned.abs().min() < turned.abs().max() <= JUMP_ANGLE[1]
+    assert 0.45 < (turned > 0).float().mean() < 0.55
+    torch.testing.assert_close(moved.norm(dim=1), torch.full((2_000,), JUMP_SHIFT))
+    assert moved.mean(0).abs().max() < 5 * JUMP_SHIFT / 2_000**0.5  # in all directions
 
 
 @pytest.mark.parametrize(("size", "shape"), [(36, (28, 28)), (24, (28, 28)), (45, (32, 30))])

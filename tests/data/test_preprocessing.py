@@ -86,3 +86,21 @@ def test_denoise_takes_noise_and_keeps_edges():
 def test_weak_denoising_changes_nothing():
     images = torch.randint(0, 256, (1, 1, 20, 20), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     assert torch.equal(denoise(images, 1e-3), images)
+
+
+def test_denoising_averages_patches_of_three_within_twenty_one():
+    """Non-local means in a loop: weights by the mean squared difference of patches, from the whole search window."""
+    strength, random = 0.3, np.random.default_rng(0)
+    image = random.integers(0, 256, (40, 40)).astype(np.uint8)
+    image[:, 20:] //= 4
+    padded = np.pad(image.astype(float), 11, mode="reflect")
+    for y, x in ((20, 18), (5, 30)):
+        patch = padded[y + 10 : y + 13, x + 10 : x + 13]
+        total = weights = 0.0
+        for dy in range(-10, 11):
+            for dx in range(-10, 11):
+                other = padded[y + 10 + dy : y + 13 + dy, x + 10 + dx : x + 13 + dx]
+                weight = np.exp(-((patch - other) ** 2).mean() / (255 * strength) ** 2)
+                total, weights = total + weight * other[1, 1], weights + weight
+        found = denoise(torch.from_numpy(image)[None, None], strength)[0, 0, y, x].item()
+        assert found == pytest.approx(total / weights, abs=1.5)
