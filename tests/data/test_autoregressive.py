@@ -131,13 +131,6 @@ def test_same_seed_same_bits_and_another_seed_another_data_set():
     assert first.sequence_table["image"].tolist() != other.sequence_table["image"].tolist()
 
 
-def test_the_two_digits_move_by_chains_of_their_own():
-    table = fresh(sequences=10, novel_sequences=10).sequence_table
-    six, three = (table["rotation"][table["label"] == digit] for digit in (6, 3))
-    assert six.shape == three.shape
-    assert not torch.isclose(six[:, 1:], three[:, 1:]).any()
-
-
 @pytest.mark.parametrize("options", [{}, {"test_fraction": 0.0, "window": 4, "horizon": 2}])
 def test_validation_and_test_are_the_same_for_all_variants(options):
     for split in ("val", "n6", "n3"):

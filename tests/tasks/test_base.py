@@ -14,7 +14,6 @@ from healing_mnist.data.sequences import HealingSequences
 from healing_mnist.tasks.base import Task
 from healing_mnist.tasks.next_frame import SequenceReconstruction
 
-
 BRIGHTNESS = {"train": 10, "val": 20, "dim": 30, "bright": 40}
 
 
