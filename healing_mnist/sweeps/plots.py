@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
 from healing_mnist.callbacks.figures import COLORS, rasterize, styled, subplots
@@ -21,6 +22,8 @@ from healing_mnist.sweeps.results import Results, Run, Setting
 from healing_mnist.sweeps.tables import report_of, shown
 
 MAX_METRICS = 3  # rows of a figure
+WIDE = 50  # times the smallest value the largest is, where an axis is logarithmic
+BARS = "bars: standard deviation over repeated runs"
 
 
 def write(results: Results) -> dict[str, Path]:
@@ -59,20 +62,22 @@ def curves(results: Results) -> Figure | None:
         for j, key in enumerate(keys):
             axes = grid[i, j]
             if listed:
-                _lines(axes, results, key, metric)
+                _lines(axes, results, key, metric, legend=i == 0)
             else:
                 runs = _runs(results, metric)
-                axes.scatter(
-                    _places(axes, [run.point[key] for run in runs]), [run.metrics[metric] for run in runs], s=10
-                )
+                places = _places(axes, [run.point[key] for run in runs], _log_drawn(results, key))
+                heights = [run.metrics[metric] for run in runs]
+                axes.scatter(places, heights, s=10)
+                _log_if_wide(axes, "y", heights, factor=10)  # one bad trial would press all others flat
             axes.set_xlabel(key)
             axes.set_ylabel(metric)
             axes.grid(True)
-    figure.suptitle("\n".join(wrap(results.definition.name, 40)), fontsize=10)
+    bars = f"\n{BARS}" if listed and _repeated(results) else ""
+    figure.suptitle("\n".join(wrap(results.definition.name, 40)) + bars, fontsize=10)
     return figure
 
 
-def _lines(axes: Axes, results: Results, key: str, metric: str) -> None:
+def _lines(axes: Axes, results: Results, key: str, metric: str, legend: bool) -> None:
     """One line for each combination of the other settings, with the spread over seeds, and the report's points."""
     settings = [s for s in results.settings() if s.mean(metric) is not None]
     places = dict(zip(map(id, settings), _places(axes, [s.point[key] for s in settings]), strict=True))
@@ -93,8 +98,8 @@ def _lines(axes: Axes, results: Results, key: str, metric: str) -> None:
     told = sorted({(x, y) for x, y in told if y is not None})
     if told:
         axes.plot(*zip(*told, strict=True), "--", marker="x", color="#717581", label="report")
-    if (len(groups) > 1 and not crowded) or told:
-        axes.legend()
+    if legend and ((len(groups) > 1 and not crowded) or told):
+        axes.legend(**{"loc": "upper left", "bbox_to_anchor": (1, 1)} if 4 < len(groups) <= len(COLORS) else {})
 
 
 @styled
@@ -127,7 +132,8 @@ def trade_off(results: Results) -> Figure | None:
     axes.set(xlabel=across, ylabel=f"1 - {up}" if wrong else up)
     _log_if_wide(axes, "x", [setting.mean(across) for setting in settings], factor=5)
     _log_if_wide(axes, "y", heights, factor=5)
-    axes.set_title(f"{results.definition.name}: a point a setting", fontsize=10)
+    bars = f"\n{BARS}" if _repeated(results) else ""
+    axes.set_title(f"{results.definition.name}: a point a setting{bars}", fontsize=10)
     axes.grid(True, which="both")
     if few:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -143,7 +149,8 @@ def parallel_coordinates(results: Results) -> Figure | None:
         return None
     figure, axes = subplots(size=(1.3 * (len(keys) + 1) + 1.5, 3.6))
     columns = [[run.point[key] for run in runs] for key in keys] + [[run.metrics[objective] for run in runs]]
-    heights = np.stack([_unit(axes, i, values) for i, values in enumerate(columns)], axis=1)
+    logs = [*(_log_drawn(results, key) for key in keys), False]
+    heights = np.stack([_unit(axes, i, *column) for i, column in enumerate(zip(columns, logs, strict=True))], axis=1)
     shade = _ranks(heights[:, -1])
     for i in np.argsort(shade if results.definition.direction == "maximize" else -shade):  # the best on top
         axes.plot(heights[i], color=_map()(shade[i]), alpha=0.7, linewidth=1)
@@ -194,6 +201,7 @@ def history(results: Results) -> Figure | None:
     axes.scatter(numbers, values, s=12, label="trial")
     axes.step(numbers, list(accumulate(values, better)), where="post", color=COLORS[2], label="best so far")
     axes.set(xlabel="trial", ylabel=objective)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(f"{results.definition.name}: history of the search")
     _log_if_wide(axes, "y", values)
     axes.grid(True)
@@ -219,7 +227,7 @@ def _metrics(results: Results) -> list[str]:
 
 
 def _named(point: dict[str, Any]) -> str:
-    return ", ".join(f"{key.rsplit('.', 1)[-1]}={shown(value)}" for key, value in point.items())
+    return ", ".join(f"{re.split('[./]', key)[-1]}={shown(value)}" for key, value in point.items())
 
 
 def _runs(results: Results, metric: str) -> list[Run]:
@@ -230,12 +238,23 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _places(axes: Axes, values: Sequence[Any]) -> list[float]:
+def _repeated(results: Results) -> bool:
+    return any(len(setting.runs) > 1 for setting in results.settings())
+
+
+def _log_drawn(results: Results, key: str) -> bool:
+    """Whether a search draws the logarithm of a setting evenly."""
+    return "log" in results.definition.varied[key].split()[0]
+
+
+def _places(axes: Axes, values: Sequence[Any], log: bool = False) -> list[float]:
     """Where values stand on the x axis: numbers where they are, words one after another behind the largest number."""
     numbers = [value for value in values if _number(value)]
     words = list(dict.fromkeys(str(value) for value in values if not _number(value)))
     if not words:
-        _log_if_wide(axes, "x", numbers)
+        if all(isinstance(number, int) for number in numbers):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _log_if_wide(axes, "x", numbers, factor=1 if log else WIDE)
         return [float(value) for value in values]
     ticks = sorted(set(numbers))
     if len(numbers) and len(ticks) <= 12:  # a few numbers and words: all in a row, evenly
@@ -244,11 +263,12 @@ def _places(axes: Axes, values: Sequence[Any]) -> list[float]:
     else:
         labels, names = words, [str(value) for value in values]
         labels = list(dict.fromkeys([*labels, *names]))
-    axes.set_xticks(range(len(labels)), labels, rotation=30 * (len(labels) > 5))
+    slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(labels) > 5 else {}
+    axes.set_xticks(range(len(labels)), labels, **slanted)
     return [float(labels.index(name)) for name in names]
 
 
-def _log_if_wide(axes: Axes, which: str, values: Sequence[float], factor: float = 50) -> None:
+def _log_if_wide(axes: Axes, which: str, values: Sequence[float], factor: float = WIDE) -> None:
     """A logarithmic x or y axis with plain numbers, where the values span more than `factor`."""
     if values and min(values) > 0 and max(values) / min(values) > factor:
         axes.set(**{f"{which}scale": "log"})
@@ -259,10 +279,10 @@ def _log_if_wide(axes: Axes, which: str, values: Sequence[float], factor: float 
         axis.set_minor_formatter(NullFormatter())
 
 
-def _unit(axes: Axes, place: int, values: Sequence[Any]) -> np.ndarray:
+def _unit(axes: Axes, place: int, values: Sequence[Any], log: bool = False) -> np.ndarray:
     """Values of one column of parallel coordinates scaled to [0, 1], its axis and labels drawn."""
     if all(map(_number, values)):
-        wide = min(values) > 0 and max(values) / min(values) > 50
+        wide = min(values) > 0 and max(values) / min(values) > (1 if log else WIDE)
         numbers = np.log10(values) if wide else np.asarray(values, dtype=float)
         low, high = numbers.min(), numbers.max()
         heights = (numbers - low) / (high - low) if high > low else np.full(len(values), 0.5)

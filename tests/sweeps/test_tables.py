@@ -226,6 +226,31 @@ def test_what_all_runs_share_is_compared_as_a_value(tmp_path, results):
     assert not Results.load(tmp_path, {"model.bidirectional": False}).runs
 
 
+def test_a_search_is_drawn_on_the_scale_it_was_drawn_from(results):
+    results.definition.method = "random"
+    for i, run in enumerate(results.runs.values()):
+        run.state, run.metrics = "finished", {"val/accuracy": 0.5 + i / 10}
+        run.point = {"optimizer.lr": 0.001 * (1 + i), "optimizer.beta": 0.1 * (1 + i), "model.layers": 1 + i}
+    results.definition.varied = {
+        "optimizer.lr": "log-uniform in [0.001, 0.01]",
+        "optimizer.beta": "uniform in [0, 1]",
+        "model.layers": "uniform integers in [1, 4]",
+    }
+    rates, betas, layers = plots.curves(results).axes
+    assert (rates.get_xscale(), betas.get_xscale(), layers.get_xscale()) == ("log", "linear", "linear")
+    assert all(tick == int(tick) for tick in layers.get_xticks())
+    assert all(tick == int(tick) for tick in plots.history(results).axes[0].get_xticks())
+
+
+def test_bars_say_what_they_are(results):
+    for run in results.runs.values():
+        run.state = "finished"
+        run.metrics |= {"test/mse": 0.1 * run.point["seed"], "test/accuracy": 0.8}
+    for figure in (plots.curves(results), plots.trade_off(results)):
+        titles = [figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)]
+        assert any("standard deviation over repeated runs" in title for title in titles)
+
+
 def test_settings_without_a_metric_are_left_out_of_its_plot(results):
     for run in results.runs.values():
         run.metrics |= {"test/mse": 0.2}
