@@ -270,7 +270,8 @@ def logging_to(path: Path) -> Iterator[None]:
 
 def hush() -> None:
     """Leave out what Lightning tells everybody and what does not apply here."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*smaller than the logging interval.*",
         ".*does not have many workers.*",
@@ -279,6 +280,7 @@ def hush() -> None:
         ".*exists and is not empty.*",
         ".*`srun` command.*",
         ".*in eval mode at the start of training.*",  # the frozen encoder
+        ".*sync_dist=True.* when logging on epoch level.*",  # scores are gathered before they are logged
     ):
         warnings.filterwarnings("ignore", message)
 

@@ -182,7 +182,7 @@ def boxes(results: Results) -> Figure | None:
             labels = [f"{name}\n({len(values)} runs)" for name, values in groups.items()]
             axes.set_xticks(range(1, len(groups) + 1), labels, rotation=30 * (len(groups) > 4))
             axes.set(xlabel=key, ylabel=metric)
-            _log_if_wide(axes, "y", [value for values in groups.values() for value in values])
+            _log_if_wide(axes, "y", [value for values in groups.values() for value in values], factor=10)
     figure.suptitle(f"{results.definition.name}: by category", fontsize=10)
     return figure
 
