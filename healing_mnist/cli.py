@@ -82,6 +82,8 @@ def split_runs(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
     if len(runs) != 1:
         raise UserError("say which run to measure: evaluate.py run=FOLDER, or run=[FOLDER,FOLDER]")
     folders = [Path(folder.strip()) for folder in re.split(r",(?![^,/]*=)", runs[0].strip("[]")) if folder.strip()]
+    if not folders:
+        raise UserError(f"run={runs[0]}: names no run; evaluate.py run=FOLDER, or run=[FOLDER,FOLDER]")
     return folders, [argument for argument in arguments if not argument.startswith("run=")]
 
 
@@ -127,6 +129,14 @@ def explain(error: BaseException) -> str:
             f""". Quote a value with special characters twice: "{key}='{value}'" """.rstrip() if "=" in value else ""
         )
         return f"cannot read '{error.override}': {str(error).splitlines()[0]}{quote}"
+    if str(error).startswith("Error merging override") and error.__cause__:
+        what = str(error).splitlines()[0].removeprefix("Error merging override ")
+        return f"{what}: {str(error.__cause__).splitlines()[0]}"
+    if found := re.match(r"Could not override '([\w/]+/\w+)'", str(error)):
+        parent, name = found[1].rsplit("/", 1)
+        owners = [p.stem for p in (CONF / parent).glob("*.yaml") if re.search(rf"^ +- {name}:", p.read_text(), re.M)]
+        if owners:
+            return f"{found[1]}: only with {parent}={' or '.join(owners)}, or an experiment that has it"
     cause = error
     while cause is not None:
         if isinstance(cause, UserError):  # also one raised by a resolver, which OmegaConf wraps
@@ -136,8 +146,9 @@ def explain(error: BaseException) -> str:
             near = _nearest(key) or "."
             return f"unknown setting '{key}'{near} (To add a setting that is not there, write +{key}=...)"
         if key and "pretrained.settings." in str(cause) and isinstance(cause, InterpolationResolutionError):
-            what = str(cause).splitlines()[0]
-            return f"the earlier stage of this experiment does not fit: {what}; pretrained=none leaves it out"
+            needed = re.search(r"key '([\w.]+)' not found", str(cause))
+            what = f"takes {needed[1]} from it, and there is none" if needed else str(cause).splitlines()[0]
+            return f"the earlier stage of this experiment does not fit: it {what}; pretrained=none leaves it out"
         cause = cause.__cause__ or cause.__context__  # OmegaConf says what was behind it in the second only
     return str(cause or error).strip()
 

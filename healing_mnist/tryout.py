@@ -34,6 +34,7 @@ def try_out(task: Any, data: L.LightningDataModule, callbacks: Iterable[L.Callba
     batch = data.batch(split, torch.arange(min(2, len(data.tables[split]["index"]))))
     training = task.training
     check_needs(task, "task", "learns from", data, batch)
+    task.check_data(data)
     try:
         with torch.no_grad():
             output = task.eval()(batch)
@@ -52,6 +53,8 @@ def try_out(task: Any, data: L.LightningDataModule, callbacks: Iterable[L.Callba
         task.train(training)
     for callback in callbacks:
         check_needs(callback, "analysis", "draws", data, batch, output, type(task.network).__name__)
+        if hasattr(callback, "check_data"):
+            callback.check_data(data)
 
 
 def check_limits(trainer: L.Trainer, data: L.LightningDataModule, *splits: Literal["train", "val", "test"]) -> None:

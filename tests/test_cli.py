@@ -147,6 +147,11 @@ def test_a_full_disk_leaves_no_half_written_file(capsys, tmp_path, fast, monkeyp
         ("model.latent_dim=[1", "model.latent_dim=[1"),
         ("run_dir=runs/a=1", "run_dir='runs/a=1'"),
         ("callbacks=null", "callbacks=null: there is none. Allowed: collapse, default"),
+        ("data/sequences=var_grow", "data/sequences: only with data=sequences, or an experiment that has it"),
+        (
+            "experiment=cnn_lstm data=n6",
+            "it takes data.limit from it, and there is none; pretrained=none leaves it out",
+        ),
         ("task=5", "task=5: there is none. Allowed: classification, joint"),
         ("data.root=null pretrained=null", "Error: pretrained=null: there is none; use pretrained=none. Allowed: "),
     ],

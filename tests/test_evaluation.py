@@ -9,6 +9,7 @@ import torch
 from healing_mnist import evaluation, runs
 from healing_mnist.build import build_data, load_task
 from healing_mnist.checks import UserError
+from healing_mnist.cli import split_runs
 from healing_mnist.config import compose, evaluation_name
 from healing_mnist.runs import finished
 
@@ -112,6 +113,11 @@ def test_all_runs_are_looked_at_before_one_is_measured(train, fast):
     with pytest.raises(UserError, match=r"run=nowhere: not a finished run"):
         evaluation.evaluate_all([result.folder, Path("nowhere")])
     assert not (result.folder / "evaluations").exists()
+
+
+def test_no_run_is_no_evaluation():
+    with pytest.raises(UserError, match=r"run=\[\]: names no run"):
+        split_runs(["run=[]"])
 
 
 def test_an_evaluation_is_checked_first(train, fast):

@@ -16,7 +16,6 @@ from healing_mnist.batch import Batch, Output
 from healing_mnist.callbacks.figures import (
     boards,
     class_names,
-    first_test_row,
     publish,
     scatter,
     split_prefix,
@@ -62,8 +61,9 @@ class Embeddings(L.Callback):
         self.perplexity, self.seed = perplexity, seed
         self._kept: dict[int, Points] = {}
 
-    def setup(self, trainer: L.Trainer, task: Any, stage: str) -> None:
-        check_attributes(trainer, self.attributes)
+    def check_data(self, data: L.LightningDataModule) -> None:
+        """Raise UserError for attributes that the data does not have."""
+        check_attributes(data, self.attributes)
 
     def on_test_batch_end(
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
@@ -122,10 +122,10 @@ def choose(batch: Batch, names: Sequence[str] | None) -> dict[str, Tensor]:
     return {name: known[name] for name in names}
 
 
-def check_attributes(trainer: L.Trainer, names: Sequence[str] | None) -> None:
-    """Raise a UserError for attributes that the data does not have, before any training."""
+def check_attributes(data: L.LightningDataModule, names: Sequence[str] | None) -> None:
+    """Raise UserError for attributes that `data`, which is set up, does not have."""
     if names:
-        choose(first_test_row(trainer), names)
+        choose(data.batch(data.test_splits[0], torch.zeros(1, dtype=torch.int64)), names)
 
 
 def narrow(embedding: Tensor) -> Tensor:

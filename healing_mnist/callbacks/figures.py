@@ -28,7 +28,6 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
-from healing_mnist.batch import Batch
 from healing_mnist.files import atomic_write
 
 # Ten colours that stay apart for readers with any colour vision (Petroff 2021, arXiv:2107.02270).
@@ -172,12 +171,6 @@ def some_rows(trainer: L.Trainer, split: str, limit: int, device: torch.device) 
     return torch.linspace(0, count - 1, min(limit, count), dtype=torch.float64).round().long().to(device)
 
 
-def first_test_row(trainer: L.Trainer) -> Batch:
-    """A batch of one row, to see before any training what the data set gives."""
-    data = trainer.datamodule
-    return data.batch(data.test_splits[0], torch.zeros(1, dtype=torch.int64))
-
-
 def class_names(trainer: L.Trainer) -> list[str]:
     """Names of the classes where the data has them, else their numbers."""
     names = getattr(trainer.datamodule, "class_names", None)
@@ -282,6 +275,14 @@ def _channels_last(image: Tensor) -> np.ndarray:
     if image.shape[-3] != 3:
         image = image.mean(-3, keepdim=True).expand(*image.shape[:-3], 3, *image.shape[-2:])
     return torch.movedim(image, -3, -1).numpy()
+
+
+def from_zero(axes: Iterable[Axes]) -> None:
+    """Have y axes begin at 0 and end above all that is drawn in any of them, also where that is a flat line."""
+    axes = list(axes)
+    top = max(axis.dataLim.y1 for axis in axes)
+    for axis in axes:
+        axis.set_ylim(0, 1.08 * top if top > 0 else None)
 
 
 def with_unit(attribute: str) -> str:

@@ -72,8 +72,9 @@ class Probes(L.Callback):
         self.train_rows, self.test_rows = train_rows, test_rows
         self._test: dict[int, Sample] = {}
 
-    def setup(self, trainer: L.Trainer, task: Any, stage: str) -> None:
-        check_attributes(trainer, self.attributes)
+    def check_data(self, data: L.LightningDataModule) -> None:
+        """Raise UserError for attributes that the data does not have."""
+        check_attributes(data, self.attributes)
 
     def on_test_batch_end(
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0

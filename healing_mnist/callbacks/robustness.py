@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from healing_mnist.callbacks.figures import COLORS, Table, publish, some_rows, styled, subplots
+from healing_mnist.callbacks.figures import COLORS, Table, from_zero, publish, some_rows, styled, subplots
 from healing_mnist.callbacks.sequences import row_errors
 from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
 from healing_mnist.data import corruptions
@@ -57,8 +57,9 @@ class Robustness(L.Callback):
         self.intensities = torch.linspace(0, max_intensity, intensities, dtype=torch.float64).tolist()
         self.max_side, self.splits, self.rows, self.seed = max_side, splits, rows, seed
 
-    def setup(self, trainer: L.Trainer, task: Any, stage: str) -> None:
-        known, side = trainer.datamodule.test_splits, min(trainer.datamodule.image_shape[1:])
+    def check_data(self, data: L.LightningDataModule) -> None:
+        """Raise UserError for splits that the data does not have, and a region larger than its images."""
+        known, side = data.test_splits, min(data.image_shape[1:])
         unknown = set(self.splits or ()) - set(known)
         if unknown:
             raise UserError(
@@ -133,8 +134,9 @@ def draw(rows: Table) -> Figure:
             axis.plot(level, mean, color=color, label=label)
             bands = [[m + sign * 2 * e for m, e in zip(mean, error, strict=True)] for sign in (-1, 1)]
             axis.fill_between(level, *bands, color=color, alpha=0.2, linewidth=0)
-        axis.set(title=split.upper(), xlabel=UNITS.get(damage, "intensity of the noise"), ylim=(0, None))
+        axis.set(title=split.upper(), xlabel=UNITS.get(damage, "intensity of the noise"))
         axis.grid()
+    from_zero(axes.flat)
     axes[0, 0].set_ylabel("MSE per pixel on [0, 1]")
     axes[0, 0].legend()
     figure.suptitle(f"Error with damaged input: {damage.replace('_', ' ')}", fontsize=10)
@@ -152,8 +154,8 @@ def draw_together(rows: Table) -> Figure:
             level, mean, _ = series(rows, split=split, damage=damage)
             axis.plot(level, mean, style, color=color, label=f"{damage.replace('_', ' ')}, {split.upper()}")
             axis.set_xlabel(UNITS.get(damage, "intensity of the noise"))
+    from_zero(axes)
     for axis in axes:
-        axis.set_ylim(0, None)
         axis.grid()
         axis.legend()
     axes[0].set_ylabel("MSE per pixel on [0, 1]")

@@ -19,6 +19,7 @@ from healing_mnist.callbacks.embeddings import check_attributes, choose
 from healing_mnist.callbacks.figures import (
     EDGE,
     Table,
+    from_zero,
     image_grid,
     publish,
     publish_gif,
@@ -137,8 +138,9 @@ def grid(page: Page, title: str) -> Figure:
         captions.append(caption)
     steps = page["target"].shape[1]
     names = [f"frame {t}" for t in range(page["input"].shape[1])]
+    first = int(not torch.equal(page["target_lengths"], page["lengths"]))  # a reconstruction has its input's numbers
     for name in ("truth", "prediction", "difference"):
-        names += [f"{name} {step + 1}" for step in range(steps)] if steps > 1 else [name]
+        names += [f"{name} {step + first}" for step in range(steps)] if steps > 1 else [name]
     labels = [f"row {index}" for index in page["index"].tolist()]
     return image_grid(rows, row_labels=labels, column_labels=names, captions=captions, title=title)
 
@@ -184,8 +186,9 @@ class ErrorsByAttribute(L.Callback):
         self.attributes = attributes
         self._rows: dict[int, list[Page]] = {}
 
-    def setup(self, trainer: L.Trainer, task: Any, stage: str) -> None:
-        check_attributes(trainer, self.attributes)
+    def check_data(self, data: L.LightningDataModule) -> None:
+        """Raise UserError for attributes that the data does not have."""
+        check_attributes(data, self.attributes)
 
     def on_test_batch_end(
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
@@ -328,6 +331,7 @@ def draw_missing(rows: Table) -> Figure:
         )
         axis.set(xlabel=label)
         axis.grid()
-    axes[0].set(ylabel="MSE per pixel", ylim=(0, None))
+    axes[0].set(ylabel="MSE per pixel")
+    from_zero(axes)
     figure.suptitle("Error when part of the input is missing", fontsize=10)
     return figure

@@ -111,6 +111,8 @@ class AutoregressiveDigits(RenderedData):
         problems = []
         if sources.image_shape(self.source)[0] != 1:
             problems.append(f"data.source={self.source}: N6 and N3 are grey; use digits or mnist")
+        elif any(self.class_names[digit : digit + 1] != [str(digit)] for digit in DIGITS.values()):
+            problems.append(f"data.source={self.source}: N6 and N3 are digits; use digits or mnist")
         if self.horizon >= window:
             problems.append(f"data.horizon={self.horizon}: must be below data.window={window}, which holds inputs too")
         if window > frames:

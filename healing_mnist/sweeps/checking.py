@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -16,6 +17,7 @@ from healing_mnist.sweeps.composing import Composer
 from healing_mnist.sweeps.launcher import prepare_process
 from healing_mnist.sweeps.pool import Job, Pool, tail
 
+log = logging.getLogger(__name__)
 Found = list[tuple[str, str]]  # job -> what is wrong with it
 
 
@@ -33,6 +35,7 @@ def check(
     those that are finished; with `fresh`, what is in their folders does not count.
     Raises one UserError with every problem there is.
     """
+    log.info("checking %d jobs", len(jobs))
     for overrides in jobs.values():  # compose what the jobs share, while the slots' imports go on
         with suppress(Exception):  # which the checks meet again, and report
             composer.split(overrides)

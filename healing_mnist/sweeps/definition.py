@@ -129,6 +129,8 @@ def sweep_settings(node: Any, said: Sequence[str] = ()) -> Settings:
     searching = [override for override in said if override.startswith(("sweep.trials=", "sweep.sampler_seed="))]
     if settings.method == "grid" and searching:
         raise UserError(f"{searching[0]}: a grid runs all of its points; it needs sweep.method=random or tpe")
+    if settings.prune and settings.method != "tpe":
+        raise UserError(f"sweep.prune=true: sweep.method={settings.method} stops no trial; it needs sweep.method=tpe")
     return settings
 
 

@@ -116,7 +116,8 @@ def trade_off(results: Results) -> Figure | None:
     wrong = up.endswith("accuracy")
     heights = [1 - setting.mean(up) if wrong else setting.mean(up) for setting in settings]
     few = len(settings) <= len(COLORS)
-    figure, axes = subplots(size=(6.0 if few else 5.0, 3.8))
+    widest = max((len(_named(setting.point)) for setting in settings), default=0) if few else 0
+    figure, axes = subplots(size=(5.0 + 0.065 * widest, 3.8))
     for i, (setting, height) in enumerate(zip(settings, heights, strict=True)):
         axes.errorbar(
             setting.mean(across),
@@ -183,19 +184,19 @@ def boxes(results: Results) -> Figure | None:
             axes.set_xticks(range(1, len(groups) + 1), labels, rotation=30 * (len(groups) > 4))
             axes.set(xlabel=key, ylabel=metric)
             _log_if_wide(axes, "y", [value for values in groups.values() for value in values], factor=10)
-    figure.suptitle(f"{results.definition.name}: by category", fontsize=10)
+    figure.suptitle(f"{results.definition.name}: by category, where a value has three runs on average", fontsize=10)
     return figure
 
 
 @styled
 def history(results: Results) -> Figure | None:
-    """The objective of every trial in turn, and the best up to then."""
+    """The objective of every trial in turn, the mean over its seeds, and the best up to then."""
     objective = results.definition.objective
-    trials = list(results.runs)
-    runs = _runs(results, objective)
-    if results.definition.method == "grid" or len(runs) < 2:
+    means = [setting.mean(objective) for setting in results.settings()]
+    found = {number: mean for number, mean in enumerate(means) if mean is not None}
+    if results.definition.method == "grid" or len(found) < 2:
         return None
-    numbers, values = [trials.index(run.name) for run in runs], [run.metrics[objective] for run in runs]
+    numbers, values = list(found), list(found.values())
     better = max if results.definition.direction == "maximize" else min
     figure, axes = subplots(size=(5.0, 3.2))
     axes.scatter(numbers, values, s=12, label="trial")
@@ -274,7 +275,7 @@ def _log_if_wide(axes: Axes, which: str, values: Sequence[float], factor: float 
         axes.set(**{f"{which}scale": "log"})
         axis = axes.xaxis if which == "x" else axes.yaxis
         decades = math.log10(max(values) / min(values))
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.6 else (1,)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
 
@@ -294,7 +295,9 @@ def _unit(axes: Axes, place: int, values: Sequence[Any], log: bool = False) -> n
         marks = {i * step: name for i, name in enumerate(names)}
     axes.axvline(place, color="black", linewidth=0.8)
     for height, text in marks.items():
-        axes.annotate(text, (place, height), xytext=(3, 0), textcoords="offset points", fontsize=7, va="center")
+        box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
+        spot = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(text, (place, height), fontsize=7, bbox=box, zorder=3, **spot)
     return heights
 
 

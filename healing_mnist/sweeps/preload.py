@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import signal
 from contextlib import suppress
 
 import healing_mnist
@@ -20,5 +21,8 @@ def import_all() -> None:
     importlib.import_module("healing_mnist.sweeps.launcher").prepare_process()
 
 
+# Ctrl-C reaches the fork server too, which has nothing to say to it; jobs and parent hear of it themselves.
+before = signal.signal(signal.SIGINT, signal.SIG_IGN)
 with importing():
     import_all()
+signal.signal(signal.SIGINT, before)

@@ -178,7 +178,8 @@ class Results:
         """The metrics, `preferred` ones first, without those that are another one under a second name."""
         different: dict[tuple, str] = {}
         for name in [*preferred, *self.metric_names()]:
-            values = tuple(run.metrics.get(name) for run in self.runs.values() if run.state == "finished")
+            found = (run.metrics.get(name) for run in self.runs.values() if run.state == "finished")
+            values = tuple(None if value is None else f"{value:.5g}" for value in found)  # sums in another order
             different.setdefault(values, name)
         return [name for values, name in different.items() if any(value is not None for value in values)]
 

@@ -83,8 +83,13 @@ class PointSweeper(Sweeper):
         here = fixed.keys() | {key.lstrip("+~") for key in varied}
         written = points.from_yaml({key: value for key, value in settings.params.items() if key not in here})
         kept, listed = points.parse(written, self.loader)
-        groups = [{k: v for k, v in group.items() if k not in here} for group in settings.zip]
-        together = points.pairs([group for group in groups if group])
+        for group in settings.zip:
+            said, left = ([key for key in group if (key in here) is given] for given in (True, False))
+            if said and left:
+                why = f"changes together with {', '.join(left)} (sweep.zip)"
+                raise UserError(f"{', '.join(said)}: {why}; say all of them, or sweep.zip=[]")
+        groups = [group for group in settings.zip if not here.intersection(group)]
+        together = points.pairs(groups)
         if not (listed or varied or together):
             raise UserError(
                 "nothing varies: name a sweep (sweep=...) or give a setting several values (model.latent_dim=3,4,5)"

@@ -54,7 +54,7 @@ def table(results: Results, metrics: Sequence[str] = ()) -> Table:
     reported = {name: True for row in definition.report for name in row if name not in definition.varied}
     wanted = [name for name in results.distinct_metrics(reported) if name in reported or not name.startswith("val/")]
     asked = list(metrics or definition.metrics)
-    wanted = asked or list(dict.fromkeys([definition.objective, *wanted]))
+    wanted = list(dict.fromkeys([definition.objective, *(asked or wanted)]))
     rows = []
     for setting in settings:
         row = {key: "null" if value is None else shown(value) for key, value in setting.point.items()}
@@ -226,10 +226,12 @@ def best_yaml(results: Results) -> str:
     for key, value in settings.items():
         if key not in groups:
             _put(nested, key.lstrip("+~").split("."), value)
+    tried = sum(setting.count("finished") > 0 for setting in results.settings())
+    repeats = f", the mean of {best.count('finished')} runs" if best.count("finished") > 1 else ""
     score = f"{definition.objective} {shown(best.mean(definition.objective))}"
     lines = [
         "# @package _global_",
-        f"# Best of {results.count('finished')} runs of the sweep '{definition.name}' by {score} on validation.",
+        f"# Best of {tried} settings of the sweep '{definition.name}' by {score} on validation{repeats}.",
         f"#   python train.py {shlex.join(shared)}",
     ]
     earlier = groups.pop("best", None)

@@ -72,6 +72,9 @@ class Task(L.LightningModule):
     @abstractmethod
     def update_scores(self, scores: MetricCollection, batch: Batch, output: Output) -> None: ...
 
+    def check_data(self, data: L.LightningDataModule) -> None:
+        """Raise UserError where this task cannot learn from `data`, beyond its `needs`."""
+
     def baseline_names(self) -> list[str]:
         """Predictions that need no learning, scored beside the network's."""
         return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import lightning as L
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanSquaredError, Metric, MetricCollection
@@ -60,8 +61,8 @@ class NextFrame(Reconstruction):
     def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
         return {"loss": self.image_loss(*self.frames(batch, output.image))}
 
-    def setup(self, stage: str) -> None:
-        target = getattr(self.trainer.datamodule, "target", None)
+    def check_data(self, data: L.LightningDataModule) -> None:
+        target = getattr(data, "target", None)
         if target is not None and (target == "input") != self.reconstructs_input:
             other = "next_frame" if self.reconstructs_input else "sequence_reconstruction"
             raise UserError(f"data.target={target}: not what {type(self).__name__} learns; use task={other}")

@@ -46,9 +46,10 @@ def test_long_embeddings_keep_their_distances():
     assert torch.equal(narrow(flat[:, :WIDEST]), flat[:, :WIDEST])
 
 
-def test_an_unknown_attribute_is_refused_before_the_test_starts(run_test):
+def test_an_unknown_attribute_is_refused(plain_data):
+    plain_data.setup()
     with pytest.raises(UserError, match="attributes=square: must be one of class, angle"):
-        run_test(Embeddings(attributes=["square"]))
+        Embeddings(attributes=["square"]).check_data(plain_data)
 
 
 def test_embeddings_of_one_number_are_drawn_as_they_are():

@@ -112,9 +112,9 @@ def color(rows, images):
         ({"splits": ["n6", "near"]}, "robustness.splits: unknown n6; allowed: near, far"),
     ],
 )
-def test_mistakes_are_said_before_anything_is_measured(measure, settings, message):
+def test_mistakes_are_said_before_anything_is_measured(two_tests, settings, message):
     with pytest.raises(UserError, match=message):
-        measure(Robustness(**settings))
+        Robustness(**settings).check_data(two_tests)
 
 
 def test_an_intensity_beyond_one_is_refused_by_the_settings():

@@ -151,6 +151,15 @@ def test_every_mistake_is_found_before_the_first_job(sweep):
             "3 of 3 jobs cannot run; none was started",
         ),
         (["experiment=joint", "model=joint,autoencoder"], "model=autoencoder: task: Joint learns from logits, Auto"),
+        (
+            ["sweep=base", "model.latent_dim=1,2", "sweep.prune=true"],
+            "sweep.prune=true: sweep.method=grid stops no trial",
+        ),
+        (
+            ["sweep=base", "sweep.zip=[{seed:[1,2],model.latent_dim:[3,4]}]", "seed=5,6"],
+            "seed: changes together with model.latent_dim (sweep.zip); say all of them",
+        ),
+        (["sweep=base", "sweep.zip={seed:[1,2]}"], "sweep.zip={seed:[1,2]}: "),
         (["sweep=loss_weight", "sweep.sampler_seed=a"], "sweep.sampler_seed=a: must be an integer"),
         (["sweep=loss_weight", "sweep.params=null"], "sweep.params=null: must be a mapping"),
         (["sweep=loss_weight", "sweep.trials=3"], "sweep.trials=3: a grid runs all of its points"),
