@@ -71,10 +71,10 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
         UserError: a mistake in the settings, the folder holds a run of other settings, or, with `fresh`, no run at all.
     """
     check_own(cfg)
-    place, parts = folder(cfg), None
+    place, parts, started = folder(cfg), None, time.perf_counter()
     if cfg.fresh or finished(place) is None:
         if not _leads(cfg):
-            return _train(cfg, place, *prepare(cfg, place))
+            return _train(cfg, place, started, *prepare(cfg, place))
         check(cfg)
         if cfg.fresh:
             may_be_emptied(place, "overrides.yaml", "run_dir")
@@ -89,7 +89,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
                 log.info("its figures stay as they are; evaluate.py run=%s analysis=... draws others", place)
             return found
         with logging_to(place / "run.log"):
-            return _train(cfg, place, *(parts or prepare(cfg, place)))
+            return _train(cfg, place, started, *(parts or prepare(cfg, place)))
 
 
 def _leads(cfg: DictConfig) -> bool:
@@ -117,8 +117,9 @@ def prepare(cfg: DictConfig, place: Path, **changes: Any) -> tuple[L.LightningDa
     return data, task, trainer
 
 
-def _train(cfg: DictConfig, place: Path, data: L.LightningDataModule, task: Task, trainer: L.Trainer) -> Result | None:
-    started = time.perf_counter()
+def _train(
+    cfg: DictConfig, place: Path, started: float, data: L.LightningDataModule, task: Task, trainer: L.Trainer
+) -> Result | None:
     if cfg.keep_memory and not keep_freed_memory():
         log.warning("keep_memory=true changes nothing here: the C library is not glibc")
     load_pretrained(task, cfg)
