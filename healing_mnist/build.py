@@ -119,7 +119,7 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 
 def _group_problems(settings: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
     found = []
-    for group in {"callbacks", "analysis", "logger"}.intersection(groups):
+    for group in (group for group in groups if group in ("callbacks", "analysis", "logger")):
         for key, node in (settings.get(group) or {}).items():
             if node is not None and not (isinstance(node, Mapping) and "_target_" in node):
                 found.append(f"{group}.{key}={node}: must be a group of settings with a _target_, or null")
