@@ -5,10 +5,11 @@ import pytest
 from healing_mnist import runs
 from healing_mnist.config import CONF, compose
 
+FEW_ROWS = ["data.batch_size=8", "data.eval_batch_size=8", "analysis.context.sequences=1"]  # of 71 channels
 SMALL = {
     "HealingImages": ["data.limit=200"],
     "HealingSequences": ["data.limit=200", "data.num_sequences=64", "data.num_eval_sequences=64"],
-    "AutoregressiveDigits": ["data.sequences=40", "data.novel_sequences=6", "data.size=18"],
+    "AutoregressiveDigits": ["data.sequences=40", "data.novel_sequences=6", "data.size=18", *FEW_ROWS],
     "Restoration": ["data.source=digits", "data.limit=200"],
 }
 
@@ -22,7 +23,7 @@ def outputs(tmp_path_factory):
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
 def test_experiment_runs(name, outputs):
     kind = compose([f"experiment={name}"]).data._target_.rsplit(".", 1)[-1]
-    small = [*SMALL[kind], "data.batch_size=32", "data.eval_batch_size=64"]
+    small = ["data.batch_size=32", "data.eval_batch_size=64", *SMALL[kind]]
     overrides = [f"experiment={name}", "debug=fdr", "trainer=cpu", f"output_dir={outputs}", *small]
     result = runs.train(compose(overrides), overrides)
     assert result.metrics
