@@ -16,7 +16,7 @@ demo: env
 	$(BIN)/python train.py trainer=cpu
 
 test: env
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 2
 
 lint: env
 	$(BIN)/ruff check .
