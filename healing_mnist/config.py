@@ -102,6 +102,11 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").split("=", 1)[0]
 
 
+def dotted(override: str) -> str:
+    """What an override is about, with dots where a group has slashes: ``+data/sequences@x=y`` -> ``data.sequences``."""
+    return key_of(override).split("@")[0].replace("/", ".")
+
+
 def incidental(override: str) -> bool:
     """Whether an override, or the key of a setting, is about one of `INCIDENTAL`."""
     key = key_of(override)
@@ -178,8 +183,7 @@ def evaluation_name(overrides: Sequence[str]) -> str:
 def settings_of(overrides: Sequence[str]) -> dict[str, str]:
     """What overrides say of data and analysis, and of anything else that is not incidental."""
     said = [o for o in overrides if key_of(o).split(".")[0] == "analysis" or not incidental(o)]
-    dotted = (key_of(o).split("@")[0].replace("/", ".") for o in said)
-    return {key: "none" if o.startswith("~") else o.partition("=")[2] for key, o in zip(dotted, said, strict=True)}
+    return {dotted(o): "none" if o.startswith("~") else o.partition("=")[2] for o in said}
 
 
 def _short_keys(settings: Mapping[str, Any]) -> dict[str, str]:

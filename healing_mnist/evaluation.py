@@ -16,6 +16,7 @@ from healing_mnist.config import (
     CONF,
     compose,
     difference,
+    dotted,
     evaluation_name,
     flatten,
     folder_name,
@@ -41,7 +42,10 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
     Raises:
         UserError: `run` is no finished run; an override changes what was trained.
     """
-    cfg = _checked(run, overrides)
+    return _measure(run, _checked(run, overrides))
+
+
+def _measure(run: Path, cfg: DictConfig) -> Result:
     place, data = Path(cfg.run_dir), build_data(cfg)
     _refuse_other_deal(run, data.dealt_by, plain(cfg.data))
     task = load_task(run / "checkpoints" / "best.ckpt")
@@ -68,8 +72,7 @@ def _checked(run: Path, overrides: Sequence[str]) -> DictConfig:
     if finished(run) is None:
         raise UserError(f"run={run}: not a finished run (it has no metrics.json)")
     for override in overrides:
-        group = key_of(override).split(".")[0].split("/")[0].split("@")[0]
-        if group not in CHANGEABLE:
+        if dotted(override).split(".")[0] not in CHANGEABLE:
             raise UserError(f"{override}: an evaluation cannot change this; allowed: {', '.join(CHANGEABLE)}")
     cfg = _composed_again(run, overrides)
     OmegaConf.update(cfg, "run_dir", str(run / evaluation_name(overrides)))
@@ -113,9 +116,8 @@ def _outdated(key: str, override: str) -> bool:
 
 def evaluate_all(runs: Sequence[Path], overrides: Sequence[str] = ()) -> list[Result]:
     """`evaluate` each run and print its metrics; several are also drawn side by side."""
-    for run in runs:  # all, before the first is measured
-        _checked(run, overrides)
-    results = [evaluate(run, overrides) for run in runs]
+    settings = [_checked(run, overrides) for run in runs]  # of all, before the first is measured
+    results = [_measure(run, cfg) for run, cfg in zip(runs, settings, strict=True)]
     for result in results:
         print(summary_of(result))
     if len(runs) > 1 and (place := compare(runs, overrides)):

@@ -40,7 +40,7 @@ from healing_mnist.environment import write_environment
 from healing_mnist.files import atomic_write, empty, may_be_emptied
 from healing_mnist.memory import keep_freed_memory
 from healing_mnist.tasks.base import Task
-from healing_mnist.tryout import check_limits, try_out
+from healing_mnist.tryout import check_data, check_limits, try_out
 
 TERMINATED = 128 + signal.SIGTERM  # exit code of what SIGTERM ends, in every shell
 log = logging.getLogger(__name__)
@@ -111,7 +111,10 @@ def prepare(cfg: DictConfig, place: Path, **changes: Any) -> tuple[L.LightningDa
     hush()
     L.seed_everything(cfg.seed, verbose=False)
     data, task, trainer = build_data(cfg), build_task(cfg), make_trainer(cfg, place, **changes)
-    if not (cfg.task.get("compile") or cfg.data.get("compile")):  # compiled for two rows, that would take its time
+    if cfg.task.get("compile") or cfg.data.get("compile"):  # compiled for two rows, a try would take its time
+        data.setup()
+        check_data([task, *trainer.callbacks], data)
+    else:
         try_out(task, data, trainer.callbacks)
     check_limits(trainer, data, "train", "val", "test")
     return data, task, trainer

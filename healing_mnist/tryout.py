@@ -34,7 +34,7 @@ def try_out(task: Any, data: L.LightningDataModule, callbacks: Iterable[L.Callba
     batch = data.batch(split, torch.arange(min(2, len(data.tables[split]["index"]))))
     training = task.training
     check_needs(task, "task", "learns from", data, batch)
-    task.check_data(data)
+    check_data([task], data)
     try:
         with torch.no_grad():
             output = task.eval()(batch)
@@ -53,8 +53,14 @@ def try_out(task: Any, data: L.LightningDataModule, callbacks: Iterable[L.Callba
         task.train(training)
     for callback in callbacks:
         check_needs(callback, "analysis", "draws", data, batch, output, type(task.network).__name__)
-        if hasattr(callback, "check_data"):
-            callback.check_data(data)
+        check_data([callback], data)
+
+
+def check_data(parts: Iterable[Any], data: L.LightningDataModule) -> None:
+    """Ask a task or callbacks whether they can use `data`, set up, which computes nothing. Raises UserError."""
+    for part in parts:
+        if hasattr(part, "check_data"):
+            part.check_data(data)
 
 
 def check_limits(trainer: L.Trainer, data: L.LightningDataModule, *splits: Literal["train", "val", "test"]) -> None:

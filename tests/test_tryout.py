@@ -24,6 +24,7 @@ N6 = ["data.sequences=20", "data.novel_sequences=4", "data.components=5", "model
         (["experiment=autoencoder", "model=cnn"], "task: Reconstruction learns from images, CNNClassifier makes none"),
         (["experiment=joint", "data=sequences", *SMALL], "task: Joint learns from single images, HealingSequences has"),
         (["experiment=convlstm", "data=images"], "task: NextFrame learns from sequences, HealingImages has none"),
+        (["experiment=cnn_lstm", "data.target=input", "task.compile=true", *SMALL[:2]], "data.target=input: not what"),
         (["experiment=cnn_lstm", "data.target=input", *SMALL[:2]], "data.target=input: not what NextFrame learns; use"),
         (
             ["experiment=joint", "analysis=joint", "analysis.embeddings.attributes=[shape]"],

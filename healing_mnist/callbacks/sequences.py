@@ -42,9 +42,14 @@ def page_of(batch: Batch, output: Output, task: Any) -> Page:
     return images | {"index": batch.index, "mse": row_errors(batch, output.image, task)} | batch.attributes
 
 
+def reconstructs(task: Any) -> bool:
+    """Whether the task gives the input back instead of what follows."""
+    return getattr(task, "reconstructs_input", False)
+
+
 def target_lengths(batch: Batch, task: Any) -> Tensor:
     """(B,) target frames of each row: all, but where the input itself is the target, as many as that has."""
-    if getattr(task, "reconstructs_input", False) and batch.lengths is not None:
+    if reconstructs(task) and batch.lengths is not None:
         return batch.lengths
     return torch.full_like(batch.label, batch.target.shape[1])
 
@@ -100,7 +105,8 @@ class SequenceGrids(L.Callback):
         if due and batch_idx == 0 and trainer.is_global_zero:
             kept = Kept(self.count)
             kept.offer(page_of(batch, output, task), -torch.arange(len(batch), device=batch.label.device))
-            show(trainer, "sequences", grid(kept.page, "First validation sequences"), step=trainer.current_epoch)
+            figure = grid(kept.page, "First validation sequences", reconstructs(task))
+            show(trainer, "sequences", figure, step=trainer.current_epoch)
 
     def on_test_batch_end(
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
@@ -115,17 +121,20 @@ class SequenceGrids(L.Callback):
 
     def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         for loader, kept in self._kept.items():
-            prefix = split_prefix(trainer, loader)
+            prefix, again = split_prefix(trainer, loader), reconstructs(task)
             for name, rows in kept.items():
                 title = f"{name.capitalize()} predictions, with MSE per pixel"
-                publish(trainer, f"{prefix}sequences_{name}", grid(rows.page, title), table(rows.page))
-            moving = animation(kept["random"].page, getattr(task, "reconstructs_input", False))
+                publish(trainer, f"{prefix}sequences_{name}", grid(rows.page, title, again), table(rows.page))
+            moving = animation(kept["random"].page, again)
             publish_gif(trainer, f"{prefix}sequences_moving", moving, seconds=0.8)
         self._kept = {}
 
 
-def grid(page: Page, title: str) -> Figure:
-    """A row a sequence: input frames, truth, prediction, absolute difference; empty where there is no frame."""
+def grid(page: Page, title: str, again: bool = False) -> Figure:
+    """A row a sequence: input frames, truth, prediction, absolute difference; empty where there is no frame.
+
+    With `again` the truth is the input as it was, and its frames are numbered as that's are.
+    """
     rows, captions = [], []
     for i, (seen, count) in enumerate(zip(page["lengths"].tolist(), page["target_lengths"].tolist(), strict=True)):
         frames, target, image = page["input"][i], page["target"][i], page["image"][i]
@@ -138,9 +147,8 @@ def grid(page: Page, title: str) -> Figure:
         captions.append(caption)
     steps = page["target"].shape[1]
     names = [f"frame {t}" for t in range(page["input"].shape[1])]
-    first = int(not torch.equal(page["target_lengths"], page["lengths"]))  # a reconstruction has its input's numbers
     for name in ("truth", "prediction", "difference"):
-        names += [f"{name} {step + first}" for step in range(steps)] if steps > 1 else [name]
+        names += [f"{name} {step + (not again)}" for step in range(steps)] if steps > 1 else [name]
     labels = [f"row {index}" for index in page["index"].tolist()]
     return image_grid(rows, row_labels=labels, column_labels=names, captions=captions, title=title)
 

@@ -14,7 +14,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from healing_mnist.checks import NonNegative, Positive, UserError, problems_of, refuse
-from healing_mnist.config import INCIDENTAL, folder_name, incidental, plain, there_and_now
+from healing_mnist.config import INCIDENTAL, dotted, folder_name, incidental, plain, there_and_now
 from healing_mnist.files import atomic_write
 from healing_mnist.sweeps.points import Point, value_of
 
@@ -106,8 +106,7 @@ class Definition:
 
 def job_name(point: Point) -> str:
     """Name of a job's folder: what varies."""
-    keys = {key: key.lstrip("+~").split("@")[0].replace("/", ".") for key in point}
-    return folder_name({keys[key]: value_of(text) for key, text in point.items()})
+    return folder_name({dotted(key): value_of(text) for key, text in point.items()})
 
 
 def default_folder(output_dir: str, name: str, said: list[str]) -> Path:

@@ -245,7 +245,7 @@ def _repeated(results: Results) -> bool:
 
 def _log_drawn(results: Results, key: str) -> bool:
     """Whether a search draws the logarithm of a setting evenly."""
-    return "log" in results.definition.varied[key].split()[0]
+    return results.definition.varied[key].startswith("log-uniform")
 
 
 def _places(axes: Axes, values: Sequence[Any], log: bool = False) -> list[float]:

@@ -95,6 +95,15 @@ def test_a_prediction_too_bright_or_too_dark_differs():
     assert columns.min() > 0.75 * width
 
 
+@pytest.mark.parametrize(("again", "first"), [(False, 1), (True, 0)])
+def test_frames_given_back_have_the_numbers_of_the_input(again, first):
+    page = {name: torch.zeros(1, 2, 1, 8, 8) for name in ("input", "target", "image")}
+    page |= {name: torch.tensor([2]) for name in ("lengths", "target_lengths")}  # as many predicted as seen
+    page |= {"seen": torch.ones(1, 2, dtype=torch.bool), "mse": torch.zeros(1), "index": torch.arange(1)}
+    labels = [text.get_text() for text in grid(page, "one", again).axes[0].get_xticklabels()]
+    assert labels[:4] == ["frame 0", "frame 1", f"truth {first}", f"truth {first + 1}"]
+
+
 def test_kept_rows_are_those_of_one_sort():
     scores = torch.rand(50, generator=torch.Generator().manual_seed(0))
     kept = Kept(7)
