@@ -308,6 +308,8 @@ def measured(trainer: L.Trainer, place: Path, best: dict[str, float], objective:
 
 def _log_hparams(trainer: L.Trainer, cfg: DictConfig, result: Result) -> None:
     """Settings beside the final metrics, for TensorBoard's HParams tab."""
+    if not any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+        return
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
@@ -317,8 +319,7 @@ def _log_hparams(trainer: L.Trainer, cfg: DictConfig, result: Result) -> None:
         for key, value in groups.items()
         if not key.endswith(("._partial_", ".image_shape", ".num_classes", ".seed"))
     }
-    if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
-        with SummaryWriter(str(result.folder)) as writer:
-            # The metrics themselves were logged under these names when they were measured.
-            for summary in hparams(settings | {"seed": cfg.seed}, result.metrics):
-                writer.file_writer.add_summary(summary)
+    with SummaryWriter(str(result.folder)) as writer:
+        # The metrics themselves were logged under these names when they were measured.
+        for summary in hparams(settings | {"seed": cfg.seed}, result.metrics):
+            writer.file_writer.add_summary(summary)
