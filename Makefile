@@ -11,6 +11,7 @@ help:
 	@echo "make results [SMALL=1] [ARGS='mnist=FOLDER cifar10=FOLDER only=PART,PART']   repeat the reports, write docs/results.md (SMALL=1: outputs/small/results.md)"
 	@echo "make cluster try a sweep on a Ray cluster and in a SLURM queue, both on this machine"
 	@echo "make env    only make the environment in $(VENV)"
+	@echo "make clean  delete the environment and all runs in outputs"
 
 demo: env
 	$(BIN)/python train.py trainer=cpu
@@ -23,7 +24,7 @@ lint: env
 	$(BIN)/ruff format --check .
 
 # Every table and figure of the reports: what is not finished is run, docs/results.md is written. SMALL=1: the bundled digits,
-# a few steps of each, into outputs/small.
+# a few steps of nearly each, into outputs/small.
 results: env
 	$(BIN)/python sweep.py study=reports $(if $(SMALL),small=true) $(ARGS)
 

@@ -1,6 +1,12 @@
 """Many runs of train.py: ``python sweep.py sweep=loss_weight``, or ``python sweep.py summarize=FOLDER``.
 
-``python sweep.py study=reports`` runs many sweeps and writes one document of what they found (conf/study).
+``python sweep.py study=reports`` runs many sweeps and writes one document of what they found (conf/study):
+
+    only=PART,PART     these parts alone
+    small=true         on the bundled digits, little of everything, into outputs/small
+    run=false          only write the document, from the runs that are there
+    mnist=FOLDER cifar10=FOLDER   files that are on this machine already
+    KEY=VALUE          any other setting, for every sweep
 """
 
 import sys

@@ -184,7 +184,7 @@ def run(arguments: Sequence[str]) -> None:
             same).
     """
     if unknown := [argument for argument in arguments if "=" not in argument or argument.startswith(("-", "~"))]:
-        raise UserError(f"{', '.join(unknown)}: a study takes KEY=VALUE only; python sweep.py study=NAME --help")
+        raise UserError(f"{', '.join(unknown)}: a study takes KEY=VALUE only (python sweep.py study=NAME --help)")
     options = dict(argument.split("=", 1) for argument in arguments)
     own = {key: options.pop(key) for key in OPTIONS if key in options}
     for key in ("small", "run"):

@@ -20,7 +20,7 @@ from healing_mnist.checks import UserError
 class Task(L.LightningModule):
     """One network, its losses and its scores.
 
-    A subclass gives `losses` and `scores`; both are pure functions of a batch and the network's output.
+    A subclass gives `losses`, a pure function of a batch and the network's output, `make_scores` and `update_scores`.
 
     Args:
         network: the module trained; called with `batch.input` unless `predict` is overridden.
