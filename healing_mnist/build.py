@@ -13,11 +13,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checkpoints import AtomicCheckpoints, load_state, read_checkpoint
-from healing_mnist.checks import Range, UserError, mismatch, problems_of, refuse, shown, suggestion
+from healing_mnist.checks import Range, UserError, mismatch, problems_of, refuse, shown, suggestion, told
 from healing_mnist.config import CONF, elsewhere, flatten, key_of, plain
 from healing_mnist.lean import Unmeasured, drop_idle_hooks
 from healing_mnist.tasks.base import Task
@@ -52,17 +53,25 @@ def check(cfg: DictConfig) -> None:
     found += _clipping_problems(settings["trainer"], settings["optimizer"])
     if not found:
         try:
-            build_data(settings)
+            found += _note_problems(settings["data"], build_data(settings))
             with torch.device("meta"):
                 task = build_task(settings)
+            if not any(parameter.requires_grad for parameter in task.parameters()):
+                found.append(f"model: {type(task.network).__name__} has no weights to train")
             _try_optimizer(settings["optimizer"])
             found += _metric_problems(settings, type(task).__name__, task.validation_metrics())
         except Exception as error:
-            cause = error.__cause__ or error  # instantiate wraps what a constructor raises
-            if not isinstance(cause, (UserError, TypeError, ValueError)):
-                raise
-            found.append(str(cause))
+            found.append(told(error))
     refuse(found)
+
+
+def _note_problems(settings: Mapping[str, Any], data: L.LightningDataModule) -> list[str]:
+    """What the model is told of the data, and is not so."""
+    return [
+        f"data.{key}={shown(settings[key])}: {type(data).__name__} has {shown(true)}"
+        for key, true in (("image_shape", list(data.image_shape)), ("num_classes", data.num_classes))
+        if key in settings and settings[key] != true
+    ]
 
 
 def _metric_problems(settings: Mapping[str, Any], task: str, metrics: Mapping[str, str | None]) -> list[str]:
@@ -208,21 +217,30 @@ def _without_notes(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_data(cfg: DictConfig | Mapping[str, Any]) -> L.LightningDataModule:
-    return instantiate(_without_notes(plain(cfg["data"])), _convert_="all")
+    return _made("data", _without_notes(plain(cfg["data"])), L.LightningDataModule)
 
 
 def build_task(cfg: DictConfig | Mapping[str, Any]) -> Task:
     """Network and task, untrained; they carry the settings they were built from."""
     parts = {key: plain(cfg.get(key)) or {} for key in ("model", "task", "optimizer", "scheduler")}
-    task = instantiate(
+    task = _made(
+        "task",
         parts["task"],
-        network=instantiate(parts["model"], _convert_="all"),
+        Task,
+        network=_made("model", parts["model"], torch.nn.Module),
         optimizer=instantiate(parts["optimizer"], _convert_="all"),
         scheduler=instantiate(parts["scheduler"], _convert_="all") or None,
-        _convert_="all",
     )
     task.config = parts
     return task
+
+
+def _made(group: str, settings: Mapping[str, Any], kind: type, **parts: Any) -> Any:
+    """What `settings` name, which must be a `kind`."""
+    made = instantiate(settings, **parts, _convert_="all")
+    if not isinstance(made, kind):
+        raise UserError(f"{group}._target_={settings.get('_target_')}: must be a {kind.__module__}.{kind.__name__}")
+    return made
 
 
 def make_trainer(cfg: DictConfig, place: Path, **changes: Any) -> L.Trainer:
@@ -233,8 +251,10 @@ def make_trainer(cfg: DictConfig, place: Path, **changes: Any) -> L.Trainer:
     groups = {name: dict(settings.get(name) or {}) for name in ("callbacks", "analysis", "logger")}
     if not settings["trainer"].get("enable_progress_bar", True):
         groups["callbacks"].pop("progress", None)
+    kinds = {"callbacks": L.Callback, "analysis": L.Callback, "logger": Logger}
     made = {
-        name: [instantiate(node, _convert_="all") for node in group.values() if node] for name, group in groups.items()
+        name: [_made(f"{name}.{key}", node, kinds[name]) for key, node in group.items() if node]
+        for name, group in groups.items()
     }
     trainer = instantiate(
         {"profiler": Unmeasured()} | settings["trainer"] | changes,

@@ -10,15 +10,31 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import pkgutil
+import traceback
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 
 class UserError(Exception):
     """A mistake of the user's: the message alone is shown, without a traceback, and the exit code is 1."""
+
+
+def told(error: BaseException) -> str:
+    """What went wrong in code that settings name, in one line with the place; a `UserError` tells that itself."""
+    cause = error
+    while not isinstance(cause, UserError) and cause.__cause__ is not None:
+        cause = cause.__cause__  # Hydra wraps what a constructor raises
+    if isinstance(cause, UserError):
+        return str(cause)
+    frames = traceback.extract_tb(cause.__traceback__)
+    place = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    where = f" ({Path(place[-1].filename).name}:{place[-1].lineno})" if place else ""
+    return f"{type(cause).__name__}: {cause}{where}"
 
 
 def refuse(problems: Sequence[str], where: str = "in the settings") -> None:
@@ -133,16 +149,16 @@ def problems_of(config: Any, path: str = "", supplied: Sequence[str] = ()) -> li
     `supplied` are arguments of the top node that the program adds itself. Returns one line per problem, each with the
     full key, the value given and what is allowed.
     """
-    from hydra.utils import get_object
-
     found: list[str] = []
     if isinstance(config, Mapping):
         target = config.get("_target_")
         if target is not None:
             try:
-                function = get_object(target)
+                function = pkgutil.resolve_name(target)
             except Exception as error:
-                return [f"{path}._target_={target}: cannot be imported ({error})"]
+                known = dir(error.obj) if isinstance(error, AttributeError) else ()
+                near = suggestion(target.rsplit(".", 1)[-1], known)
+                return [f"{path}._target_={target}: cannot be imported ({type(error).__name__}: {error}){near}"]
             found += _signature_problems(config, function, path, supplied)
         for key, value in config.items():
             found += problems_of(value, f"{path}.{key}" if path else str(key))

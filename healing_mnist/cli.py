@@ -14,11 +14,11 @@ from typing import Any
 
 import hydra
 import yaml
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from healing_mnist.checks import UserError, suggestion
+from healing_mnist.checks import UserError, suggestion, told
 from healing_mnist.config import CONF, compose, flatten, key_of, plain, register_resolvers
 
 
@@ -91,7 +91,7 @@ def guarded(work: Callable[[], Any]) -> Any:
     """Do `work`; a user's mistake becomes one message on stderr and exit code 1, Ctrl-C exit code 130."""
     try:
         return work()
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         print(f"Error: {explain(error)}", file=sys.stderr)
         sys.exit(1)
     except ValueError as error:  # Hydra's word for a group that is given null or a number
@@ -137,6 +137,8 @@ def explain(error: BaseException) -> str:
         owners = [p.stem for p in (CONF / parent).glob("*.yaml") if re.search(rf"^ +- {name}:", p.read_text(), re.M)]
         if owners:
             return f"{found[1]}: only with {parent}={' or '.join(owners)}, or an experiment that has it"
+    if isinstance(error, InstantiationException):
+        return told(error)
     cause = error
     while cause is not None:
         if isinstance(cause, UserError):  # also one raised by a resolver, which OmegaConf wraps
@@ -157,7 +159,7 @@ def _nearest(key: str) -> str:
     groups = [o for o in sys.argv[1:] if "=" in o and "." not in o.split("=")[0] and "$" not in o]
     for overrides in (groups, []):
         try:
-            keys = list(flatten(plain(compose(overrides))))
+            keys = [known for known in flatten(plain(compose(overrides))) if known != key]
         except Exception:
             continue
         last = key.rsplit(".", 1)[-1]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from healing_mnist.batch import Batch, Output
-from healing_mnist.checks import UserError
+from healing_mnist.checks import UserError, told
+
+ROUNDING = 1e-3  # of pixels, beyond [0, 1]
 
 # What a task or an analysis may ask for in its `needs`: of the network's output, or of the data.
 OF_OUTPUT = {"image": "images", "logits": "logits", "embedding": "embeddings"}
@@ -31,29 +34,86 @@ def try_out(task: Any, data: L.LightningDataModule, callbacks: Iterable[L.Callba
     """
     data.setup()
     split = data.test_splits[0]
-    batch = data.batch(split, torch.arange(min(2, len(data.tables[split]["index"]))))
-    training = task.training
+    with naming(data=data):
+        batch = data.batch(split, torch.arange(min(2, len(data.tables[split]["index"]))))
+    check_batch(batch, data)
     check_needs(task, "task", "learns from", data, batch)
     check_data([task], data)
+    network = type(task.network).__name__
+    training, task.trainer = task.training, SimpleNamespace(datamodule=data)  # which scores may ask
     try:
-        with torch.no_grad():
+        with torch.no_grad(), naming(model=task.network, task=task, data=data):
             output = task.eval()(batch)
-            check_needs(task, "task", "learns from", data, batch, output, type(task.network).__name__)
-            task.losses(batch, output)
+            check_output(output, network, batch, data.num_classes)
+            check_needs(task, "task", "learns from", data, batch, output, network)
+            check_losses(task, task.losses(batch, output))
+            for final in (False, True):
+                task.update_scores(task.make_scores(final), batch, output)
+    finally:
+        task.train(training).trainer = None
+    for callback in callbacks:
+        check_needs(callback, "analysis", "draws", data, batch, output, network)
+        check_data([callback], data)
+
+
+@contextmanager
+def naming(**parts: Any) -> Iterator[None]:
+    """Turn an exception into a UserError with the parts that were at work, by group, and the place where it showed."""
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:
-        parts = {"model": task.network, "task": task, "data": data}
-        names = ", ".join(f"{key}={type(part).__name__}" for key, part in parts.items())
-        frames = traceback.extract_tb(error.__traceback__)
-        place = [frame for frame in frames if "site-packages" not in frame.filename][-1]
-        where = f"{Path(place.filename).name}:{place.lineno}"
-        raise UserError(f"{names}: do not fit together: {type(error).__name__}: {error} ({where})") from error
-    finally:
-        task.train(training)
-    for callback in callbacks:
-        check_needs(callback, "analysis", "draws", data, batch, output, type(task.network).__name__)
-        check_data([callback], data)
+        names = ", ".join(f"{group}={type(part).__name__}" for group, part in parts.items())
+        raise UserError(f"{names}: do{'' if len(parts) > 1 else 'es'} not fit together: {told(error)}") from error
+
+
+def check_batch(batch: Batch, data: L.LightningDataModule) -> None:
+    """Raise UserError where `data` renders something else than a `Batch` says."""
+    who = f"data: {type(data).__name__}"
+    if not isinstance(batch, Batch):
+        raise UserError(f"{who}.render must return a Batch, not a {type(batch).__name__}")
+    for name in ("input", "target"):
+        frames, shape = getattr(batch, name), tuple(data.image_shape)
+        if frames.ndim not in (4, 5) or frames.shape[-3:] != shape:
+            raise UserError(f"{who} renders {name} {_shown(frames)}; image_shape says (B, [T,] {_listed(shape)})")
+        low, high = (float(end) for end in frames.aminmax())
+        if frames.dtype != torch.float32 or not (-ROUNDING <= low <= high <= 1 + ROUNDING):  # NaN is not in it
+            dtype = str(frames.dtype).removeprefix("torch.")
+            raise UserError(f"{who} renders {name} as {dtype} in [{low:g}, {high:g}]; must be float32 in [0, 1]")
+
+
+def check_output(output: Output, network: str, batch: Batch, num_classes: int) -> None:
+    """Raise UserError where a network returns something else than an `Output` for `batch`."""
+    if not isinstance(output, Output):
+        raise UserError(f"model: {network} must return an Output, not a {type(output).__name__}")
+    if output.image is not None and output.image.shape != batch.target.shape:
+        raise UserError(f"model: {network} makes images {_shown(output.image)} for targets {_shown(batch.target)}")
+    if output.logits is not None and output.logits.shape != (len(batch), num_classes):
+        allowed = f"({len(batch)}, {num_classes}): one for each of the data's classes"
+        raise UserError(f"model: {network} makes logits {_shown(output.logits)}; must be {allowed}")
+    if output.embedding is not None and (output.embedding.ndim != 2 or len(output.embedding) != len(batch)):
+        raise UserError(f"model: {network} makes embeddings {_shown(output.embedding)}; must be ({len(batch)}, d)")
+
+
+def check_losses(task: Any, losses: dict[str, Tensor]) -> None:
+    """Raise UserError where a task's losses are no finite scalars by the names of its `loss_names`."""
+    who = f"task: {type(task).__name__}.losses"
+    if not (isinstance(losses, dict) and {"loss", *task.loss_names} <= losses.keys()):
+        raise UserError(f"{who} must return a dictionary with {', '.join(dict.fromkeys(('loss', *task.loss_names)))}")
+    for name, value in losses.items():
+        if value.ndim:
+            raise UserError(f"{who}: {name} is {_shown(value)}; must be a scalar")
+    if not losses["loss"].isfinite():
+        raise UserError(f"{who}: loss is {float(losses['loss'])} on the first two rows, before any training")
+
+
+def _shown(tensor: Tensor) -> str:
+    return f"({_listed(tensor.shape)})"
+
+
+def _listed(shape: Iterable[int]) -> str:
+    return ", ".join(map(str, shape))
 
 
 def check_data(parts: Iterable[Any], data: L.LightningDataModule) -> None:

@@ -49,6 +49,8 @@ def test_a_missing_setting_is_named():
 def test_a_target_that_does_not_exist_is_named():
     (problem,) = problems_of({"_target_": "healing_mnist.nowhere.Net"}, "model")
     assert problem.startswith("model._target_=healing_mnist.nowhere.Net: cannot be imported")
+    (problem,) = problems_of({"_target_": "healing_mnist.networks.autoencoder.Autoencodr"}, "model")
+    assert problem.endswith("; did you mean 'Autoencoder'?")
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,18 @@ def test_comparisons_of_other_runs_and_other_data_lie_apart(train, fast):
     ],
 )
 def test_another_option_of_a_group_outdates_what_it_sets_itself(key, override, outdated):
-    assert evaluation._outdated(key, override) == outdated
+    assert evaluation._outdated(key, [override]) == outdated
+
+
+def test_what_an_experiment_says_of_its_own_data_does_not_follow_to_others(train, fast):
+    small = [option for option in fast if not option.startswith("data.limit")]
+    few = ["data.num_sequences=40", "data.num_eval_sequences=20", "pretrained=none", "trainer.max_epochs=1"]
+    folder = train("experiment=cnn_lstm_missing_measurements", *small, *few).folder
+    data = evaluation._composed_again(folder, ["data=n6", "data.size=28"]).data
+    assert data.keys() == compose([], "data/n6").data.keys()
+    assert (data.size, data.batch_size) == (28, 64)
+    assert evaluation._composed_again(folder, ["data=sequences"]).data.missing_area == 0
+    assert evaluation._composed_again(folder, ["data=sequences", "data.missing_area=0.1"]).data.missing_area == 0.1
 
 
 def test_an_evaluation_takes_the_best_epoch(train, fast):

@@ -1,13 +1,19 @@
 """Parts that do not fit each other are named before anything is trained."""
 
+import re
+import shutil
 import sys
 
 import pytest
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
 
-from healing_mnist import evaluation
+from healing_mnist import config, evaluation
 from healing_mnist.callbacks.metrics_table import MetricsTable
 from healing_mnist.checks import UserError
+from healing_mnist.cli import explain
 from healing_mnist.explore import explore
+from healing_mnist.sweeps import results
 
 SMALL = ["data.num_sequences=40", "data.num_eval_sequences=20", "pretrained=none"]
 N6 = ["data.sequences=20", "data.novel_sequences=4", "data.components=5", "model.hidden_channels=2"]
@@ -84,3 +90,74 @@ def test_colour_sequences_train_in_mixed_precision(train, fast, tmp_path, monkey
     own = ["data.source=own.colours", "trainer.precision=bf16-mixed", "data.length=[3,6]", *SMALL]
     for experiment in ("cnn_lstm", "cnn_lstm_reconstruction"):
         assert train(f"experiment={experiment}", "model.encoder.freeze=false", *options, *own).metrics["test/mse"] > 0
+
+
+@pytest.fixture
+def own(train, fast, tmp_path_factory, monkeypatch):
+    """`own(*overrides)` trains `own_parts` as `data=ramps model=net`."""
+    conf = tmp_path_factory.mktemp("own") / "conf"
+    shutil.copytree(config.CONF, conf)
+    data = {
+        "_target_": "own_parts.Ramps",
+        "image_shape": [1, 12, 12],
+        "num_classes": 2,
+        "batch_size": 4,
+        "eval_batch_size": 5,
+    }
+    OmegaConf.save(data, conf / "data" / "ramps.yaml")
+    OmegaConf.save({"_target_": "own_parts.Net"}, conf / "model" / "net.yaml")
+    for module in (config, evaluation):
+        monkeypatch.setattr(module, "CONF", conf)
+    small = [option for option in fast if not option.startswith("data.")]
+    return lambda *said: train("experiment=autoencoder", "data=ramps", "model=net", *small, *said)
+
+
+def test_data_without_a_source_are_trained_on_and_measured_again(own):
+    result = own()
+    assert evaluation.evaluate(result.folder).metrics == result.metrics
+    assert evaluation.evaluate(result.folder, ["data=ramps", "data.eval_batch_size=3"]).metrics == pytest.approx(
+        result.metrics
+    )
+    assert not results._as_it_is(config.plain(OmegaConf.load(result.folder / "config.yaml")))
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("data=NoTable", r"data: NoTable.draw\('train'\) must return a table"),
+        ("data=Uneven", r"data: Uneven.draw\('train'\): columns of unequal length: image 12, label 3"),
+        ("data=NoTest", r"data: NoTest.draw\('test'\): no rows"),
+        ("data=Tuples", r"data: Tuples.render must return a Batch, not a tuple"),
+        ("data=Bytes", r"data: Bytes renders input as float32 in \[0, 219.999\d*|220\]; must be float32 in \[0, 1\]"),
+        ("data=NaNs", r"data: NaNs renders target as float32 in \[nan, nan\]; must be float32 in \[0, 1\]"),
+        ("data=Wide", r"data.image_shape=\[1, 12, 12\]: Wide has \[1, 12, 24\]"),
+        ("data=Slip", r"data=Slip: does not fit together: KeyError: 'picture' \(own_parts.py:\d+\)"),
+        ("model=Bare", r"model: Bare must return an Output, not a Tensor"),
+        ("model=Smaller", r"model: Smaller makes images \(2, 1, 12, 6\) for targets \(2, 1, 12, 12\)"),
+        ("model=OneNumber", r"model: OneNumber makes images \(2, 1, 1, 1\) for targets \(2, 1, 12, 12\)"),
+        ("model=FourLogits", r"model: FourLogits makes logits \(2, 4\); must be \(2, 2\)"),
+        ("model=MapEmbedding", r"model: MapEmbedding makes embeddings \(2, 1, 12, 12\); must be \(2, d\)"),
+        ("model=Endless", r"task: Reconstruction.losses: loss is inf on the first two rows, before any training"),
+        ("model=Frozen", r"model: Frozen has no weights to train"),
+        ("model=Breaks", r"AttributeError: 'Breaks' object has no attribute 'there_is_none' \(own_parts.py:\d+\)"),
+        ("model=NoModule", r"model._target_=own_parts.NoModule: must be a torch.nn.modules.module.Module"),
+        ("task=NoLoss", r"task: NoLoss.losses must return a dictionary with loss"),
+        ("task=BareLoss", r"task: BareLoss.losses must return a dictionary with loss"),
+        ("task=LossOfEach", r"task: LossOfEach.losses: loss is \(2\); must be a scalar"),
+        ("task=ScoreSlip", r"task=ScoreSlip.*: AttributeError: 'Output' object has no attribute 'picture' \(own_parts"),
+        ("task=FinalSlip", r"AttributeError: 'FinalSlip' object has no attribute 'nothing' \(own_parts.py:\d+\)"),
+        ("+analysis.mine=NoModule", r"analysis.mine._target_=own_parts.NoModule: must be a .*Callback"),
+    ],
+)
+def test_mistakes_in_parts_of_ones_own_are_named_before_training(part, words, own, monkeypatch, tmp_path):
+    monkeypatch.setattr(MetricsTable, "on_fit_start", lambda *_: pytest.fail("was trained"))
+    group, _, name = part.partition("=")
+    with pytest.raises(UserError, match=words):
+        own(f"{group}._target_=own_parts.{name}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_callback_that_cannot_be_made_is_told_in_one_line(own):
+    with pytest.raises(InstantiationException) as error:
+        own("+analysis.mine._target_=own_parts.BreaksToo")
+    assert re.fullmatch(r"RuntimeError: it cannot be made \(own_parts.py:\d+\)", explain(error.value))

@@ -86,8 +86,20 @@ class RenderedData(L.LightningDataModule):
         digest = hashlib.blake2b(f"{self.seed}/{split}/{epoch}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
         rows = self.draw(split, generator)
+        self._check_table(split, rows)
         rows["index"] = torch.arange(len(next(iter(rows.values()))))
         return rows
+
+    def _check_table(self, split: str, rows: Rows) -> None:
+        who = f"data: {type(self).__name__}.draw('{split}')"
+        if not (isinstance(rows, dict) and rows and all(isinstance(column, Tensor) for column in rows.values())):
+            raise UserError(f"{who} must return a table: column name -> tensor")
+        lengths = {name: len(column) for name, column in rows.items()}
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise UserError(f"{who}: columns of unequal length: {listed}")
+        if split != "val" and not all(lengths.values()):
+            raise UserError(f"{who}: no rows")
 
     def start_epoch(self, epoch: int) -> None:
         """Draw the training rows of this epoch when `resample` is on; the task calls it before each epoch.

@@ -224,7 +224,8 @@ def _metrics(results: Results) -> list[str]:
     reported = [name for row in results.definition.report for name in row if name not in results.definition.varied]
     usual = [f"test/{name}" for name in ("mse", "accuracy", "loss")]
     names = results.distinct_metrics([*reported, objective, *usual])
-    return [name for name in names if name == objective or not name.startswith("val/")][:MAX_METRICS]
+    told = [name for name in names if not name.startswith("val/") and "/baseline_" not in name]  # which learn nothing
+    return [name for name in names if name == objective or name in told or name in reported][:MAX_METRICS]
 
 
 def _named(point: dict[str, Any]) -> str:

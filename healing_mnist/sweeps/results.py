@@ -186,5 +186,6 @@ class Results:
 
 def _as_it_is(config: dict[str, Any]) -> bool:
     """Whether a run is that of an experiment as conf has it, but for the source of images and the seed."""
-    said = [f"experiment={config['name']}", f"data.source={config['data'].get('source')}", f"{SEED}={config['seed']}"]
+    said = [f"experiment={config['name']}", f"{SEED}={config['seed']}"]
+    said += [f"data.source={config['data']['source']}"] if "source" in config["data"] else []
     return not difference(plain(compose(said)), config)

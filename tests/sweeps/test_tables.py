@@ -251,6 +251,16 @@ def test_bars_say_what_they_are(results):
         assert any("standard deviation over repeated runs" in title for title in titles)
 
 
+def test_what_learns_nothing_is_no_axis_of_a_trade_off(results):
+    for i, run in enumerate(results.runs.values()):
+        run.state, run.metrics = (
+            "finished",
+            {"test/mse": 0.2 + i, "test/baseline_last/mse": 0.3 + i, "test/ssim": 0.1 * i},
+        )
+    (axes,) = plots.trade_off(results).axes
+    assert {axes.get_xlabel(), axes.get_ylabel()} == {"test/mse", "test/ssim"}
+
+
 def test_settings_without_a_metric_are_left_out_of_its_plot(results):
     for run in results.runs.values():
         run.metrics |= {"test/mse": 0.2}
