@@ -1,6 +1,7 @@
 """A training step of the ConvLSTM against the plain way to write it.
 
     python benchmarks/convlstm.py [--sizes 4,40,2,32 4,40,10,16] [--device cuda] [--compile] [--clock cpu] [--peak 60]
+                                  [--float32]
 
 The rival: a cell that runs one convolution over input and state joined at every step, the first with a state of zeros,
 and leaves the rest to autograd; contiguous, float32. Both have the same weights, and their outputs are compared first.
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="compiled variants too")
+    parser.add_argument("--float32", action="store_true", help="no bf16, for which some CPUs have no instructions")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--peak", type=float, help="the device's peak in TFLOP/s, for the share of it that is reached")
     arguments = parser.parse_args()
@@ -136,6 +138,7 @@ def main() -> None:
             f"{kind}{' no peepholes' * (not peepholes)}": (kind, peepholes)
             for peepholes in (True, False)
             for kind in ("rival", "float32", "bf16", *(("compiled", "bf16 compiled") if arguments.compile else ()))
+            if not (arguments.float32 and "bf16" in kind)
         }
         measured = {}
         for name, (kind, peepholes) in networks.items():

@@ -30,8 +30,46 @@ def same_conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2
 def convolve_both(conv: nn.Conv2d, frame: Tensor, hidden: Tensor | None) -> Tensor:
     """W_x * X + W_h * H + b as one convolution over both; a hidden state of zeros (None) is left out."""
     if hidden is None:
-        return F.conv2d(frame, conv.weight[:, : frame.shape[1]], conv.bias, padding=conv.padding)
-    return conv(torch.cat((frame, hidden), 1))
+        return _convolve(frame, conv.weight[:, : frame.shape[1]], conv)
+    return _convolve(torch.cat((frame, hidden), 1), conv.weight, conv)
+
+
+def _convolve(maps: Tensor, weight: Tensor, conv: nn.Conv2d) -> Tensor:
+    wide = maps.shape[1] >= 32 and maps.is_contiguous(memory_format=torch.channels_last)
+    if wide and maps.is_cpu and maps.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        return WideConvolution.apply(maps, weight, conv.bias)
+    return F.conv2d(maps, weight, conv.bias, padding=conv.padding)
+
+
+class WideConvolution(torch.autograd.Function):
+    """A convolution that keeps height and width, with its weights' gradient as products of matrices.
+
+    On AVX2 oneDNN computes that gradient of many channels at half the speed of the convolution itself. Here the patches
+    that a kernel sees are copied out and multiplied with the gradient, image by image so that they stay in the cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(maps, weight)
+        return F.conv2d(maps, weight, bias, padding=weight.shape[-1] // 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        maps, weight = ctx.saved_tensors
+        side, d_maps = weight.shape[-1], None
+        if ctx.needs_input_grad[0]:
+            margin = [side // 2] * 2
+            numbers = None, [1, 1], margin, [1, 1], False, [0, 0], 1, [True, False, False]
+            d_maps = torch.ops.aten.convolution_backward(d_out, maps, weight, *numbers)[0]
+        rows = d_out.permute(0, 2, 3, 1).flatten(1, 2)  # (B, places, out)
+        d_weight = rows.new_zeros(rows.shape[2], weight[0].numel())
+        padded = F.pad(maps.permute(0, 2, 3, 1), (0, 0, *[side // 2] * 4))
+        patches = padded.unfold(1, side, 1).unfold(2, side, 1).movedim(3, 5)  # (B, H, W, side, side, in), a view
+        for row, patch in zip(rows, patches, strict=True):
+            d_weight.addmm_(row.t(), patch.reshape(len(row), -1))
+        d_weight = d_weight.view(-1, side, side, maps.shape[1]).permute(0, 3, 1, 2)
+        return d_maps, d_weight, rows.sum((0, 1))
 
 
 class ConvLSTMCell(nn.Module):

@@ -8,7 +8,14 @@ from torch import nn
 
 from healing_mnist.checks import UserError, problems_of
 from healing_mnist.config import compose, plain
-from healing_mnist.networks.conv_cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell, fast_tanh, lstm_update
+from healing_mnist.networks.conv_cells import (
+    ConvGRUCell,
+    ConvLSTMCell,
+    ConvRNNCell,
+    WideConvolution,
+    fast_tanh,
+    lstm_update,
+)
 from healing_mnist.networks.conv_recurrent import ConvGRU, ConvLSTM, ConvRNN
 
 KINDS = [ConvLSTM, ConvGRU, ConvRNN]
@@ -144,6 +151,27 @@ def test_gradients(kind, state_given):
         return cell(frame, tensors[: len(states)] or None)
 
     assert torch.autograd.gradcheck(step, (frame, *states, *cell.parameters()))
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_the_convolution_of_wide_maps_and_its_derivative(kernel_size, monkeypatch):
+    maps = torch.rand(2, 3, 6, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 3, kernel_size, kernel_size, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(WideConvolution.apply, (maps, weight, bias))
+    found = {}
+    for capability in ("AVX2", "AVX512"):  # by which a layer chooses
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=capability: name)
+        torch.manual_seed(0)
+        cell = ConvLSTMCell(20, 20, kernel_size).to(memory_format=torch.channels_last)
+        frame, hidden, memory = torch.rand(3, 2, 20, 6, 5)
+        frame, hidden = (part.contiguous(memory_format=torch.channels_last) for part in (frame, hidden))
+        made = cell(frame, (hidden, memory))
+        assert ("WideConvolution" in made[0].grad_fn.next_functions[0][0].name()) == (capability == "AVX2")
+        sum(part.square().sum() for part in made).backward()
+        found[capability] = [parameter.grad for parameter in cell.parameters()]
+    for ours, torchs in zip(*found.values(), strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
