@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from healing_mnist.checkpoints import AtomicCheckpoints, load_state, read_checkpoint
 from healing_mnist.checks import Range, UserError, mismatch, problems_of, refuse, shown, suggestion, told
 from healing_mnist.config import CONF, elsewhere, flatten, key_of, plain
+from healing_mnist.data.base import RenderedData
 from healing_mnist.lean import Unmeasured, drop_idle_hooks
 from healing_mnist.tasks.base import Task
 
@@ -65,7 +66,7 @@ def check(cfg: DictConfig) -> None:
     refuse(found)
 
 
-def _note_problems(settings: Mapping[str, Any], data: L.LightningDataModule) -> list[str]:
+def _note_problems(settings: Mapping[str, Any], data: RenderedData) -> list[str]:
     """What the model is told of the data, and is not so."""
     return [
         f"data.{key}={shown(settings[key])}: {type(data).__name__} has {shown(true)}"
@@ -216,8 +217,8 @@ def _without_notes(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key not in ("image_shape", "num_classes")}
 
 
-def build_data(cfg: DictConfig | Mapping[str, Any]) -> L.LightningDataModule:
-    return _made("data", _without_notes(plain(cfg["data"])), L.LightningDataModule)
+def build_data(cfg: DictConfig | Mapping[str, Any]) -> RenderedData:
+    return _made("data", _without_notes(plain(cfg["data"])), RenderedData)
 
 
 def build_task(cfg: DictConfig | Mapping[str, Any]) -> Task:
