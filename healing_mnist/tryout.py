@@ -65,7 +65,7 @@ def naming(**parts: Any) -> Iterator[None]:
         raise
     except Exception as error:
         names = ", ".join(f"{group}={type(part).__name__}" for group, part in parts.items())
-        raise UserError(f"{names}: do{'' if len(parts) > 1 else 'es'} not fit together: {told(error)}") from error
+        raise UserError(f"{names}: {'do not fit together: ' * (len(parts) > 1)}{told(error)}") from error
 
 
 def check_batch(batch: Batch, data: L.LightningDataModule) -> None:
