@@ -112,13 +112,16 @@ def own(train, fast, tmp_path_factory, monkeypatch):
     return lambda *said: train("experiment=autoencoder", "data=ramps", "model=net", *small, *said)
 
 
-def test_data_without_a_source_are_trained_on_and_measured_again(own):
+def test_data_without_a_source_are_trained_on_measured_again_and_found(own, monkeypatch):
     result = own()
     assert evaluation.evaluate(result.folder).metrics == result.metrics
     assert evaluation.evaluate(result.folder, ["data=ramps", "data.eval_batch_size=3"]).metrics == pytest.approx(
         result.metrics
     )
     assert not results._as_it_is(config.plain(OmegaConf.load(result.folder / "config.yaml")))
+    monkeypatch.setattr(results, "_as_it_is", lambda _: True)
+    found = results.Results.found(result.folder.parent.parent, "autoencoder/*")
+    assert found.count("finished") == 1
 
 
 @pytest.mark.parametrize(

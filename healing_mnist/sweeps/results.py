@@ -105,7 +105,7 @@ class Results:
         if not configs:
             return None
         points = {
-            name: {"experiment": cfg["name"], "data.source": cfg["data"].get("source"), SEED: str(cfg["seed"])}
+            name: {"experiment": cfg["name"], "data.source": cfg["data"].get("source", "null"), SEED: str(cfg["seed"])}
             for name, cfg in configs.items()
         }
         first = next(iter(configs.values()))
