@@ -124,7 +124,8 @@ def _number(text: Any) -> str:
 
 
 def _command(setup: Setup, part: Part, results: Results) -> str:
-    folder = f"`{setup.folder(part)}`" if not part.runs else f"`{setup.output_dir}/{part.runs}`"
+    owner = setup.owner(part)
+    folder = f"`{setup.output_dir}/{owner.runs}`" if owner.runs else f"`{setup.folder(part)}`"
     if part.runs:
         return f"The runs in {folder}, which others above needed and made."
     again = f"`python evaluate.py run=RUN {shlex.join(setup.evaluation(part))}` of the runs in {folder}."

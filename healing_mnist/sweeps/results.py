@@ -92,7 +92,9 @@ class Results:
         return cls(folder, Definition.load(folder), where, evaluation)
 
     @classmethod
-    def found(cls, folder: Path, pattern: str, where: Mapping[str, Any] | None = None) -> Results | None:
+    def found(
+        cls, folder: Path, pattern: str, where: Mapping[str, Any] | None = None, evaluation: str = ""
+    ) -> Results | None:
         """Finished runs of train.py whose folders match a glob below `folder`; None when there are none.
 
         Only experiments as they are: a run with other settings than its source of images and its seed is left out.
@@ -111,7 +113,9 @@ class Results:
         first = next(iter(configs.values()))
         kept = {"objective": first["objective"], "direction": first["direction"]}
         varied = dict.fromkeys(next(iter(points.values())), "")
-        return cls(folder, Definition(pattern, "grid", fixed=[], varied=varied, points=points, **kept), where)
+        return cls(
+            folder, Definition(pattern, "grid", fixed=[], varied=varied, points=points, **kept), where, evaluation
+        )
 
     def update(self, name: str, message: str = "") -> Run:
         """Read one job again; `message` says why it failed."""

@@ -151,14 +151,18 @@ class Setup:
             jobs,
         )
 
+    def owner(self, part: Part) -> Part:
+        """The part whose runs are those of `part`."""
+        return self.study.part(part.of) if part.of else part
+
     def results(self, part: Part) -> Results | None:
         """What the part's runs found; None when there are none yet."""
-        if part.runs:
-            return Results.found(self.output_dir, part.runs, part.where)
-        owner = self.study.part(part.of) if part.of else part
+        owner = self.owner(part)
+        again = evaluation_name(self.evaluation(part)) if part.evaluate else ""
+        if owner.runs:
+            return Results.found(self.output_dir, owner.runs, {**owner.where, **part.where}, again)
         if not (self.folder(owner) / "sweep.yaml").exists():
             return None
-        again = evaluation_name(self.evaluation(part)) if part.evaluate else ""
         return Results.load(self.folder(owner), part.where, again)
 
     def evaluation(self, part: Part) -> list[str]:

@@ -167,6 +167,14 @@ def test_runs_that_are_found_are_experiments_as_they_are(tmp_path):
     results = Results.found(tmp_path, "autoencoder*/*", {"data.source": "mnist"})
     assert sorted(results.runs) == ["autoencoder/seed=1", "autoencoder/seed=2"]
     assert results.settings()[0].mean("test/mse") == 0.4
+    parts = (study.Part("found", "", runs="autoencoder*/*"), study.Part("again", "", of="found", evaluate=["a.b=1"]))
+    setup = study.Setup(study.Study("s", tmp_path / "s.md", "", "", parts, []), extra=[f"output_dir={tmp_path}"])
+    assert setup.results(parts[0]).count("finished") == 2
+    assert setup.results(parts[1]).count("finished") == 0  # not measured again yet
+    (tmp_path / "autoencoder" / "seed=2" / "evaluations" / "b=1").mkdir(parents=True)
+    (tmp_path / "autoencoder" / "seed=2" / "evaluations" / "b=1" / "metrics.json").write_text(json.dumps(found))
+    assert setup.results(parts[1]).settings()[0].mean("test/mse") == 0.2
+    assert f"of the runs in `{tmp_path}/autoencoder*/*`" in document._command(setup, parts[1], results)
 
 
 @pytest.mark.parametrize(
