@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.accelerators import AcceleratorRegistry
@@ -54,7 +55,10 @@ def check(cfg: DictConfig) -> None:
     found += _clipping_problems(settings["trainer"], settings["optimizer"])
     if not found:
         try:
-            found += _note_problems(settings["data"], build_data(settings))
+            data, told_shape = build_data(settings), settings["data"].get("image_shape")
+            if told_shape not in (None, list(data.image_shape)):  # which the model is told
+                made = f"{type(data).__name__} has {shown(list(data.image_shape))}"
+                found.append(f"data.image_shape={shown(told_shape)}: {made}")
             with torch.device("meta"):
                 task = build_task(settings)
             if not any(parameter.requires_grad for parameter in task.parameters()):
@@ -64,15 +68,6 @@ def check(cfg: DictConfig) -> None:
         except Exception as error:
             found.append(told(error))
     refuse(found)
-
-
-def _note_problems(settings: Mapping[str, Any], data: RenderedData) -> list[str]:
-    """What the model is told of the data, and is not so."""
-    return [
-        f"data.{key}={shown(settings[key])}: {type(data).__name__} has {shown(true)}"
-        for key, true in (("image_shape", list(data.image_shape)), ("num_classes", data.num_classes))
-        if key in settings and settings[key] != true
-    ]
 
 
 def _metric_problems(settings: Mapping[str, Any], task: str, metrics: Mapping[str, str | None]) -> list[str]:
@@ -238,7 +233,12 @@ def build_task(cfg: DictConfig | Mapping[str, Any]) -> Task:
 
 def _made(group: str, settings: Mapping[str, Any], kind: type, **parts: Any) -> Any:
     """What `settings` name, which must be a `kind`."""
-    made = instantiate(settings, **parts, _convert_="all")
+    try:
+        made = instantiate(settings, **parts, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise UserError(f"{group}={str(settings['_target_']).rsplit('.', 1)[-1]}: {told(error)}") from error
     if not isinstance(made, kind):
         raise UserError(f"{group}._target_={settings.get('_target_')}: must be a {kind.__module__}.{kind.__name__}")
     return made

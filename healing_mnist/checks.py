@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import pkgutil
+import logging
+import sys
+import sysconfig
 import traceback
 import types
 import typing
@@ -18,6 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+
+from hydra.errors import InstantiationException
 
 
 class UserError(Exception):
@@ -27,12 +31,12 @@ class UserError(Exception):
 def told(error: BaseException) -> str:
     """What went wrong in code that settings name, in one line with the place; a `UserError` tells that itself."""
     cause = error
-    while not isinstance(cause, UserError) and cause.__cause__ is not None:
-        cause = cause.__cause__  # Hydra wraps what a constructor raises
+    while isinstance(cause, InstantiationException) and cause.__cause__:  # around what a constructor raises
+        cause = cause.__cause__
     if isinstance(cause, UserError):
         return str(cause)
-    frames = traceback.extract_tb(cause.__traceback__)
-    place = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    frames, libraries = traceback.extract_tb(cause.__traceback__), ("site-packages", sysconfig.get_path("stdlib"))
+    place = [frame for frame in frames if not any(part in frame.filename for part in libraries)] or frames
     where = f" ({Path(place[-1].filename).name}:{place[-1].lineno})" if place else ""
     return f"{type(cause).__name__}: {cause}{where}"
 
@@ -149,16 +153,22 @@ def problems_of(config: Any, path: str = "", supplied: Sequence[str] = ()) -> li
     `supplied` are arguments of the top node that the program adds itself. Returns one line per problem, each with the
     full key, the value given and what is allowed.
     """
+    from hydra.utils import get_object
+
     found: list[str] = []
     if isinstance(config, Mapping):
         target = config.get("_target_")
         if target is not None:
+            hydras = logging.getLogger("hydra.utils")
+            hydras.disabled = True  # it would say the same
             try:
-                function = pkgutil.resolve_name(target)
+                function = get_object(target)
             except Exception as error:
-                known = dir(error.obj) if isinstance(error, AttributeError) else ()
-                near = suggestion(target.rsplit(".", 1)[-1], known)
-                return [f"{path}._target_={target}: cannot be imported ({type(error).__name__}: {error}){near}"]
+                module, _, name = str(target).rpartition(".")
+                near = suggestion(name, dir(sys.modules.get(module)))
+                return [f"{path}._target_={target}: cannot be imported ({' '.join(str(error).split())}){near}"]
+            finally:
+                hydras.disabled = False
             found += _signature_problems(config, function, path, supplied)
         for key, value in config.items():
             found += problems_of(value, f"{path}.{key}" if path else str(key))

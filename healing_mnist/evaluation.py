@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.build import build_data, check_groups, load_task
 from healing_mnist.checks import UserError
@@ -102,37 +101,25 @@ def _composed_again(run: Path, overrides: Sequence[str]) -> DictConfig:
     changed = {key: both for key, both in difference(trained, now).items() if key in kept}
     if changed:
         raise UserError("\n  ".join([f"run={run}: conf has changed since it was trained:", *there_and_now(changed)]))
-    cfg = compose([*(word for word in saved if not _outdated(key_of(word), overrides)), *overrides])
-    said = {key_of(override).split(".")[1] for override in overrides if key_of(override).startswith("data.")}
-    data, _ = _other_data(tuple(overrides))
-    with open_dict(cfg):  # what the experiment said of its own data is outdated, too
-        for name in [name for name in cfg.data if name not in said and _outdated(f"data.{name}", overrides)]:
-            del cfg.data[name]
-            if name in data:
-                cfg.data[name] = data[name]
+    kept = [word for word in saved if not any(_outdated(key_of(word), override) for override in overrides)]
+    cfg = compose([*kept, *overrides])
+    if cfg.data._target_ != trained["data._target_"]:  # nor does what the experiment said of its own data hold
+        said = [override for override in overrides if override.lstrip("+~").startswith(("data=", "data/", "data."))]
+        other = OmegaConf.to_container(compose(["~experiment", *said]).data, resolve=False)
+        named = {key_of(override).split(".")[1] for override in said if key_of(override).startswith("data.")}
+        cfg.data = other | {key: cfg.data[key] for key in DEALING & other.keys() & cfg.data.keys() - named}
     return cfg
 
 
-def _outdated(key: str, overrides: Sequence[str]) -> bool:
-    """Whether what was said of a setting holds no longer, because `overrides` name another option of its group."""
-    data, whole = _other_data(tuple(overrides))
-    if key.startswith("data."):
-        name = key.split(".")[1]
-        return not (name in data and name in DEALING) if whole else name in data
-    if key.startswith("data/"):
-        return whole
-    return incidental(key) and any(key.startswith(f"{key_of(override)}.") for override in overrides)
-
-
-@lru_cache(1)
-def _other_data(overrides: tuple[str, ...]) -> tuple[dict[str, Any], bool]:
-    """The settings of the options that `overrides` name for data, and whether for all of it or for a part."""
-    named = [override.partition("=")[::2] for override in overrides if override.startswith(("data=", "data/"))]
-    known: dict[str, Any] = {}
-    for group, option in named:
-        if (CONF / group / f"{option}.yaml").exists():
-            known |= OmegaConf.to_container(compose([], f"{group}/{option}").data, resolve=False)
-    return known, any(group == "data" for group, _ in named)
+def _outdated(key: str, override: str) -> bool:
+    """Whether what was said of a setting holds no longer, because `override` names another option of its group."""
+    group, _, option = override.partition("=")
+    if group == "data" and key.startswith("data/"):
+        return True
+    if group.split("/")[0] == "data" and key.startswith("data.") and (CONF / group / f"{option}.yaml").exists():
+        name, known = key.split(".")[1], compose([], f"{group}/{option}").data
+        return name in known if "/" in group else name not in DEALING or name not in known
+    return incidental(key) and key.startswith(f"{key_of(override)}.")
 
 
 def evaluate_all(runs: Sequence[Path], overrides: Sequence[str] = ()) -> list[Result]:

@@ -32,21 +32,22 @@ def try_out(task: Any, data: L.LightningDataModule, callbacks: Iterable[L.Callba
     Raises:
         UserError: the parts do not fit, with the place where that showed.
     """
-    data.setup()
-    split = data.test_splits[0]
     with naming(data=data):
+        data.setup()
+        split = data.test_splits[0]
         batch = data.batch(split, torch.arange(min(2, len(data.tables[split]["index"]))))
-    check_batch(batch, data)
+        check_batch(batch, data)
     check_needs(task, "task", "learns from", data, batch)
     check_data([task], data)
     network = type(task.network).__name__
-    training, task.trainer = task.training, SimpleNamespace(datamodule=data)  # which scores may ask
+    training = task.training
     try:
         with torch.no_grad(), naming(model=task.network, task=task, data=data):
             output = task.eval()(batch)
             check_output(output, network, batch, data.num_classes)
             check_needs(task, "task", "learns from", data, batch, output, network)
             check_losses(task, task.losses(batch, output))
+            task.trainer = SimpleNamespace(datamodule=data, current_epoch=0, global_step=0)  # what scores may ask
             for final in (False, True):
                 task.update_scores(task.make_scores(final), batch, output)
     finally:
@@ -61,7 +62,7 @@ def naming(**parts: Any) -> Iterator[None]:
     """Turn an exception into a UserError with the parts that were at work, by group, and the place where it showed."""
     try:
         yield
-    except UserError:
+    except (UserError, OSError):  # files tell of themselves
         raise
     except Exception as error:
         names = ", ".join(f"{group}={type(part).__name__}" for group, part in parts.items())
@@ -89,9 +90,10 @@ def check_output(output: Output, network: str, batch: Batch, num_classes: int) -
         raise UserError(f"model: {network} must return an Output, not a {type(output).__name__}")
     if output.image is not None and output.image.shape != batch.target.shape:
         raise UserError(f"model: {network} makes images {_shown(output.image)} for targets {_shown(batch.target)}")
-    if output.logits is not None and output.logits.shape != (len(batch), num_classes):
+    logits = output.logits
+    if logits is not None and (logits.ndim != 2 or len(logits) != len(batch) or logits.shape[1] < num_classes):
         allowed = f"({len(batch)}, {num_classes}): one for each of the data's classes"
-        raise UserError(f"model: {network} makes logits {_shown(output.logits)}; must be {allowed}")
+        raise UserError(f"model: {network} makes logits {_shown(logits)}; must be {allowed}")
     if output.embedding is not None and (output.embedding.ndim != 2 or len(output.embedding) != len(batch)):
         raise UserError(f"model: {network} makes embeddings {_shown(output.embedding)}; must be ({len(batch)}, d)")
 
@@ -102,10 +104,11 @@ def check_losses(task: Any, losses: dict[str, Tensor]) -> None:
     if not (isinstance(losses, dict) and {"loss", *task.loss_names} <= losses.keys()):
         raise UserError(f"{who} must return a dictionary with {', '.join(dict.fromkeys(('loss', *task.loss_names)))}")
     for name, value in losses.items():
-        if value.ndim:
-            raise UserError(f"{who}: {name} is {_shown(value)}; must be a scalar")
+        if not isinstance(value, Tensor) or value.ndim:
+            what = _shown(value) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise UserError(f"{who}: {name} is {what}; must be a tensor without dimensions")
     if not losses["loss"].isfinite():
-        raise UserError(f"{who}: loss is {float(losses['loss'])} on the first two rows, before any training")
+        raise UserError(f"{who}: loss is {float(losses['loss'])} on the first two rows")
 
 
 def _shown(tensor: Tensor) -> str:

@@ -158,7 +158,7 @@ def test_comparisons_of_other_runs_and_other_data_lie_apart(train, fast):
     ],
 )
 def test_another_option_of_a_group_outdates_what_it_sets_itself(key, override, outdated):
-    assert evaluation._outdated(key, [override]) == outdated
+    assert evaluation._outdated(key, override) == outdated
 
 
 def test_what_an_experiment_says_of_its_own_data_does_not_follow_to_others(train, fast):
@@ -167,9 +167,11 @@ def test_what_an_experiment_says_of_its_own_data_does_not_follow_to_others(train
     folder = train("experiment=cnn_lstm_missing_measurements", *small, *few).folder
     data = evaluation._composed_again(folder, ["data=n6", "data.size=28"]).data
     assert data.keys() == compose([], "data/n6").data.keys()
-    assert (data.size, data.batch_size) == (28, 64)
-    assert evaluation._composed_again(folder, ["data=sequences"]).data.missing_area == 0
-    assert evaluation._composed_again(folder, ["data=sequences", "data.missing_area=0.1"]).data.missing_area == 0.1
+    assert (data.size, data.batch_size, data.rotation.size) == (28, 64, 4)
+    assert evaluation._composed_again(folder, ["data=n6", "data.rotation.size=8"]).data.rotation.persistence == 0.9
+    for words in (["data=sequences", "data/sequences=var_grow"], ["data/sequences=var_grow", "data=sequences"]):
+        data = evaluation._composed_again(folder, words).data
+        assert (data.length, data.missing_area) == ([3, 6], 0.2)  # data of the same kind: the experiment has its say
 
 
 def test_an_evaluation_takes_the_best_epoch(train, fast):

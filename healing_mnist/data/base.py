@@ -92,7 +92,11 @@ class RenderedData(L.LightningDataModule):
 
     def _check_table(self, split: str, rows: Rows) -> None:
         who = f"data: {type(self).__name__}.draw('{split}')"
-        if not (isinstance(rows, dict) and rows and all(isinstance(column, Tensor) for column in rows.values())):
+        if not (
+            isinstance(rows, dict)
+            and rows
+            and all(isinstance(column, Tensor) and column.ndim for column in rows.values())
+        ):
             raise UserError(f"{who} must return a table: column name -> tensor")
         lengths = {name: len(column) for name, column in rows.items()}
         if len(set(lengths.values())) > 1:

@@ -47,10 +47,9 @@ class NextFrame(Reconstruction):
         super().__init__(network, **reconstruction)
         self.cache_embeddings = cache_embeddings
         self._kept: dict[str, Tensor] = {}  # split -> features of all its rows (N, T, d)
-        self._steps = 1  # frames predicted for the last batch
 
     def forward(self, batch: Batch) -> Output:
-        steps = self._steps = batch.target.shape[1]
+        steps = batch.target.shape[1]
         if self._kept and (kept := self._kept.get("train" if self.trainer.training else "val")) is not None:
             return self.network.predict(kept.index_select(0, batch.index), batch.lengths, batch.observed, steps)
         return self.network(batch.input, batch.lengths, batch.observed, steps)
@@ -119,7 +118,7 @@ class NextFrame(Reconstruction):
     def make_scores(self, final: bool) -> MetricCollection:
         if not final:
             return MetricCollection(image_scores(final), compute_groups=False)
-        steps = 1 if self.reconstructs_input else self._steps
+        steps = 1 if self.reconstructs_input else getattr(self.trainer.datamodule, "horizon", 1)
         scores: dict[str, Metric] = {}
         for prefix in ("", *(f"baseline_{name}/" for name in self.baseline_names())):
             scores |= {prefix + name: metric for name, metric in image_scores(final).items()}
