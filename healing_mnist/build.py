@@ -55,10 +55,10 @@ def check(cfg: DictConfig) -> None:
     found += _clipping_problems(settings["trainer"], settings["optimizer"])
     if not found:
         try:
-            data, told_shape = build_data(settings), settings["data"].get("image_shape")
-            if told_shape not in (None, list(data.image_shape)):  # which the model is told
-                made = f"{type(data).__name__} has {shown(list(data.image_shape))}"
-                found.append(f"data.image_shape={shown(told_shape)}: {made}")
+            data, noted = build_data(settings), settings["data"].get("image_shape")  # which the model is given
+            if noted not in (None, list(data.image_shape)):
+                true = shown(list(data.image_shape))
+                found.append(f"data.image_shape={shown(noted)}: {type(data).__name__} has {true}")
             with torch.device("meta"):
                 task = build_task(settings)
             if not any(parameter.requires_grad for parameter in task.parameters()):
@@ -236,9 +236,7 @@ def _made(group: str, settings: Mapping[str, Any], kind: type, **parts: Any) -> 
     try:
         made = instantiate(settings, **parts, _convert_="all")
     except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        raise UserError(f"{group}={str(settings['_target_']).rsplit('.', 1)[-1]}: {told(error)}") from error
+        raise UserError(told(error, f"{group}={str(settings['_target_']).rsplit('.', 1)[-1]}")) from error
     if not isinstance(made, kind):
         raise UserError(f"{group}._target_={settings.get('_target_')}: must be a {kind.__module__}.{kind.__name__}")
     return made

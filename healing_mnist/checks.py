@@ -28,8 +28,11 @@ class UserError(Exception):
     """A mistake of the user's: the message alone is shown, without a traceback, and the exit code is 1."""
 
 
-def told(error: BaseException) -> str:
-    """What went wrong in code that settings name, in one line with the place; a `UserError` tells that itself."""
+def told(error: BaseException, who: str = "") -> str:
+    """What went wrong in code that settings name, in one line with the place; a `UserError` tells that itself.
+
+    `who` was at work, in front of the line.
+    """
     cause = error
     while isinstance(cause, InstantiationException) and cause.__cause__:  # around what a constructor raises
         cause = cause.__cause__
@@ -38,7 +41,7 @@ def told(error: BaseException) -> str:
     frames, libraries = traceback.extract_tb(cause.__traceback__), ("site-packages", sysconfig.get_path("stdlib"))
     place = [frame for frame in frames if not any(part in frame.filename for part in libraries)] or frames
     where = f" ({Path(place[-1].filename).name}:{place[-1].lineno})" if place else ""
-    return f"{type(cause).__name__}: {cause}{where}"
+    return f"{who}{': ' * bool(who)}{type(cause).__name__}: {cause}{where}"
 
 
 def refuse(problems: Sequence[str], where: str = "in the settings") -> None:
@@ -165,7 +168,7 @@ def problems_of(config: Any, path: str = "", supplied: Sequence[str] = ()) -> li
                 function = get_object(target)
             except Exception as error:
                 module, _, name = str(target).rpartition(".")
-                near = suggestion(name, dir(sys.modules.get(module)))
+                near = suggestion(name, dir(sys.modules[module]) if module in sys.modules else ())
                 return [f"{path}._target_={target}: cannot be imported ({' '.join(str(error).split())}){near}"]
             finally:
                 hydras.disabled = False

@@ -66,7 +66,7 @@ def naming(**parts: Any) -> Iterator[None]:
         raise
     except Exception as error:
         names = ", ".join(f"{group}={type(part).__name__}" for group, part in parts.items())
-        raise UserError(f"{names}: {'do not fit together: ' * (len(parts) > 1)}{told(error)}") from error
+        raise UserError(told(error, names + ": do not fit together" * (len(parts) > 1))) from error
 
 
 def check_batch(batch: Batch, data: L.LightningDataModule) -> None:

@@ -33,6 +33,12 @@ def fast():
 
 
 @pytest.fixture
+def worst_chosen(fast):
+    """Overrides for three epochs of which the first, which is the worst, is chosen."""
+    return ["experiment=autoencoder", *fast, "trainer.max_epochs=3", "callbacks.checkpoint.mode=max"]
+
+
+@pytest.fixture
 def train(tmp_path):
     """`train(*overrides)` runs one training below the test's folder, in this process, and returns its Result."""
     from healing_mnist import runs

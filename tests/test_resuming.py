@@ -66,14 +66,8 @@ def test_a_plateau_is_remembered_by_a_run_that_was_stopped(train, fast, monkeypa
     assert (train(*options).folder / "metrics.json").read_bytes() == expected
 
 
-def test_every_epoch_leaves_a_checkpoint_to_continue_from(train, fast):
-    options = [
-        "experiment=autoencoder",
-        *fast,
-        "trainer.max_epochs=3",
-        "callbacks.checkpoint.mode=max",
-    ]  # the first is the worst
-    place = train(*options).folder / "checkpoints"
+def test_every_epoch_leaves_a_checkpoint_to_continue_from(train, worst_chosen):
+    place = train(*worst_chosen).folder / "checkpoints"
     epochs = {path.stem: torch.load(path)["epoch"] for path in place.iterdir()}
     assert epochs == {"best": 0, "last": 2}
 

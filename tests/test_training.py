@@ -20,17 +20,11 @@ def test_a_plateau_is_judged_where_validation_was(train, fast):
     assert (state["last_epoch"], state["num_bad_epochs"]) == (2, 0)
 
 
-def test_test_metrics_are_those_of_the_best_epoch_not_the_last(train, fast):
-    options = [
-        "experiment=autoencoder",
-        *fast,
-        "trainer.max_epochs=3",
-        "callbacks.checkpoint.mode=max",
-    ]  # the first is the worst
-    result = train(*options)
+def test_test_metrics_are_those_of_the_best_epoch_not_the_last(train, worst_chosen):
+    result = train(*worst_chosen)
     best, last = (result.folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     assert torch.load(best)["epoch"] + 1 == result.best["epoch"] < torch.load(last)["epoch"] + 1 == 3
-    data = build_data(compose(options))
+    data = build_data(compose(worst_chosen))
     data.setup()
     batch = data.batch("test", torch.arange(len(data.tables["test"]["index"])))
     for path, same in ((best, True), (last, False)):
@@ -39,10 +33,9 @@ def test_test_metrics_are_those_of_the_best_epoch_not_the_last(train, fast):
         assert (result.metrics["test/mse"] == pytest.approx(error, rel=1e-4)) is same
 
 
-def test_the_epoch_reported_is_the_one_tested_however_it_was_chosen(train, fast):
-    options = ["experiment=autoencoder", *fast, "trainer.max_epochs=3", "callbacks.checkpoint.mode=max"]
-    assert train(*options, "callbacks.checkpoint=null").best["epoch"] == 3
-    by_training = train(*options, "callbacks.checkpoint.monitor=train/loss", "callbacks.checkpoint.mode=min")
+def test_the_epoch_reported_is_the_one_tested_however_it_was_chosen(train, worst_chosen):
+    assert train(*worst_chosen, "callbacks.checkpoint=null").best["epoch"] == 3
+    by_training = train(*worst_chosen, "callbacks.checkpoint.monitor=train/loss", "callbacks.checkpoint.mode=min")
     rows = list(csv.DictReader((by_training.folder / "metrics.csv").open()))
     lowest = min(rows, key=lambda row: float(row["train/loss"]))
     assert by_training.best["epoch"] == float(lowest["epoch"])

@@ -126,16 +126,17 @@ def _number(text: Any) -> str:
 def _command(setup: Setup, part: Part, results: Results) -> str:
     owner = setup.owner(part)
     folder = f"`{setup.output_dir}/{owner.runs}`" if owner.runs else f"`{setup.folder(part)}`"
-    if part.runs:
-        return f"The runs in {folder}, which others above needed and made."
     again = f"`python evaluate.py run=RUN {shlex.join(setup.evaluation(part))}` of the runs in {folder}."
     if part.of:
         return again if part.evaluate else f"The runs in {folder} again."
-    said = results.definition.command or setup.arguments(part)
-    planned = {*setup.planned(part), "trainer=cpu"}
-    command = f"`python sweep.py {shlex.join(said)} hydra.sweep.dir={setup.folder(part)}`."
-    if other := [f"`{word}`" for word in said if word not in planned]:
-        command += f" **Not as the study says, but with {', '.join(other)}.**"
+    if part.runs:
+        command = f"The runs in {folder}, which others above needed and made."
+    else:
+        said = results.definition.command or setup.arguments(part)
+        planned = {*setup.planned(part), "trainer=cpu"}
+        command = f"`python sweep.py {shlex.join(said)} hydra.sweep.dir={setup.folder(part)}`."
+        if other := [f"`{word}`" for word in said if word not in planned]:
+            command += f" **Not as the study says, but with {', '.join(other)}.**"
     return f"{command} {again}" if part.evaluate else command
 
 

@@ -224,8 +224,9 @@ def _metrics(results: Results) -> list[str]:
     reported = [name for row in results.definition.report for name in row if name not in results.definition.varied]
     usual = [f"test/{name}" for name in ("mse", "accuracy", "loss")]
     names = results.distinct_metrics([*reported, objective, *usual])
-    told = [name for name in names if not name.startswith("val/") and "/baseline_" not in name]  # which learn nothing
-    return [name for name in names if name == objective or name in told or name in reported][:MAX_METRICS]
+    asked = {objective, *reported}
+    plain = [name for name in names if name in asked or not (name.startswith("val/") or "/baseline_" in name)]
+    return plain[:MAX_METRICS]
 
 
 def _named(point: dict[str, Any]) -> str:
