@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from healing_mnist.files import atomic_write
+from healing_mnist.machine import processor
 
 
 def _git(*arguments: str) -> str | None:
@@ -40,19 +41,10 @@ def write_environment(place: Path, seconds: float) -> None:
         "packages": {name: version(name) for name in packages},
         "machine": {
             "system": platform.platform(),
-            "cpu": f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}",
+            "cpu": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if cuda else None,
         },
     }
     atomic_write(place / "environment.json", json.dumps(environment, indent=2) + "\n")
-
-
-def _processor() -> str:
-    """The CPU's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

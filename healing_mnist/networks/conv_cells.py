@@ -16,8 +16,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from healing_mnist.checks import Positive, UserError
+from healing_mnist.machine import processor
 
 State = tuple[Tensor, ...]
+# torch's tanh is MKL's: on a CPU of Intel's it takes a third of the time of `fast_tanh`, on another five times as long.
+SLOW_TANH = torch.backends.mkl.is_available() and "Intel" not in processor()
 sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
 
 
@@ -178,9 +181,9 @@ class _LSTMUpdate(torch.autograd.Function):
 
 
 def fast_tanh(x: Tensor) -> Tensor:
-    """tanh(x) = 2 s(2x) - 1 in float32 on a CPU, where torch takes five times as long for its own; error below 2e-7."""
-    if x.is_cpu and x.dtype in (torch.float32, torch.bfloat16):
-        return torch.sigmoid(2 * x.float()).mul_(2).sub_(1).to(x.dtype)
+    """tanh(x), where torch's own is slow as 2 s(2x) - 1 in float32; error below 2e-7."""
+    if SLOW_TANH and x.is_cpu and x.dtype in (torch.float32, torch.bfloat16):
+        return (2 * x.float()).sigmoid_().mul_(2).sub_(1).to(x.dtype)
     return x.tanh()
 
 
