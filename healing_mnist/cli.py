@@ -162,6 +162,7 @@ def _nearest(key: str) -> str:
             keys = [known for known in flatten(plain(compose(overrides))) if known != key]
         except Exception:
             continue
+        keys += [path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()]
         last = key.rsplit(".", 1)[-1]
         return suggestion(key, keys) or next(
             (f"; did you mean '{k}'?" for k in keys if k.rsplit(".", 1)[-1] == last), ""

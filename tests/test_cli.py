@@ -143,6 +143,7 @@ def test_a_full_disk_leaves_no_half_written_file(capsys, tmp_path, fast, monkeyp
     [
         ("model.latnt_dim=3", "unknown setting 'model.latnt_dim'; did you mean 'model.latent_dim'?"),
         ("latent_dim=3", "did you mean 'model.latent_dim'?"),
+        ("data/sequence=const_grow", "did you mean 'data/sequences'?"),
         ("experiment=jiont", "did you mean 'joint'?"),
         ("model.latent_dim=[1", "model.latent_dim=[1"),
         ("run_dir=runs/a=1", "run_dir='runs/a=1'"),
