@@ -125,7 +125,9 @@ def _train(
 ) -> Result | None:
     if cfg.keep_memory and not keep_freed_memory():
         log.warning("keep_memory=true changes nothing here: the C library is not glibc")
+    before = time.perf_counter()
     load_pretrained(task, cfg)
+    started += time.perf_counter() - before  # an earlier stage is a run of its own
     last = place / "checkpoints" / "last.ckpt"
     if last.exists():
         log.info("continuing from %s", last)

@@ -137,6 +137,15 @@ def test_a_run_that_was_stopped_early_stays_so(train, fast, monkeypatch):
     assert len((first.folder / "metrics.csv").read_text().splitlines()) - 1 == epochs
 
 
+def test_probes_are_fitted_on_the_same_rows_however_often_a_run_was_stopped(train, fast):
+    options = ["experiment=autoencoder", "data.rotation_ratio=0.5", "data.resample=true", *fast]
+    options += ["+analysis.probes._target_=healing_mnist.callbacks.probes.Probes"]
+    first = train(*options)
+    (first.folder / "metrics.json").unlink()  # killed in its test
+    assert train(*options) == first
+    assert any("probe" in name for name in first.metrics)
+
+
 def test_ctrl_c_is_not_taken_for_an_exit(train, fast, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt

@@ -12,6 +12,8 @@ from healing_mnist.build import build_data, build_task, load_task
 from healing_mnist.checks import UserError
 from healing_mnist.config import compose
 
+FEW_SEQUENCES = ["data.num_sequences=64", "data.num_eval_sequences=64"]
+
 
 def test_a_plateau_is_judged_where_validation_was(train, fast):
     options = ["experiment=autoencoder", "scheduler=plateau", "scheduler.patience=1", *fast, "trainer.max_epochs=8"]
@@ -42,12 +44,35 @@ def test_the_epoch_reported_is_the_one_tested_however_it_was_chosen(train, worst
     assert by_training.objective == pytest.approx(float(lowest["val/loss"]))
 
 
-def test_the_training_loss_of_an_epoch_is_that_of_its_rows(train, fast):
-    """With a learning rate of nothing it is the same for any batch size, also where the last batch is small."""
-    options = ["experiment=autoencoder", "model.batch_norm=none", *fast, "trainer.max_epochs=1"]
-    options += ["optimizer=sgd", "optimizer.lr=1e-30", "scheduler=none"]
-    losses = [train(*options, f"data.batch_size={size}").best["train/loss"] for size in (228, 230)]
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [
+        (["experiment=autoencoder", "model.batch_norm=none"], (228, 230)),  # the last batch is small
+        (["experiment=cnn_lstm_reconstruction", "data/sequences=var_grow", "pretrained=none", *FEW_SEQUENCES], (7, 40)),
+    ],
+)
+def test_the_training_loss_of_an_epoch_is_that_of_its_rows_or_frames(train, fast, settings, sizes):
+    """With a learning rate of nothing it is the same for any batch size."""
+    options = [*settings, *fast, "trainer.max_epochs=1", "optimizer=sgd", "optimizer.lr=1e-30", "scheduler=none"]
+    losses = [train(*options, f"data.batch_size={size}").best["train/loss"] for size in sizes]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_an_epoch_that_ends_in_its_middle_has_a_loss_of_its_own(train, fast):
+    still = ["optimizer=sgd", "optimizer.lr=1e-30", "scheduler=none", "model.batch_norm=none"]
+    result = train("experiment=autoencoder", *fast, *still, "data.batch_size=200", "+trainer.max_steps=3")
+    first, second = [float(row["train/loss"]) for row in csv.DictReader((result.folder / "metrics.csv").open())]
+    assert first != second
+    assert first == pytest.approx(second, rel=0.05)
+
+
+def test_the_time_of_an_earlier_stage_is_not_counted_twice(train, fast, monkeypatch):
+    passed = [0.0]
+    clock = runs.time.perf_counter
+    monkeypatch.setattr(runs.time, "perf_counter", lambda: clock() + passed[0])
+    monkeypatch.setattr(runs, "load_pretrained", lambda *_: passed.__setitem__(0, 10_000))
+    result = train("experiment=autoencoder", *fast)
+    assert json.loads((result.folder / "environment.json").read_text())["seconds"] < 1000
 
 
 def test_ddp_on_two_processes_takes_the_same_first_step_as_one(fast, command, tmp_path):

@@ -28,24 +28,20 @@ class MetricsTable(Callback):
         self.rows: list[dict[str, float]] = []
         self.seconds_before = 0.0  # that earlier processes trained
         self._begun = self._started = 0.0
-        self._validated = False  # in this epoch; Lightning goes on showing what it measured in an earlier one
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._begun = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._started, self._validated = time.perf_counter(), False
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._validated = True
+        self._started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         metrics = {
             name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if "/" in name and (self._validated or not name.startswith("val/"))
+            for name, value in trainer.callback_metrics.items()  # which go on showing what an earlier epoch measured
+            if "/" in name and (pl_module.validated or not name.startswith("val/"))
         }
         row = {"epoch": trainer.current_epoch + 1, **dict(sorted(metrics.items()))}
         self.rows.append(row)

@@ -80,6 +80,8 @@ class RenderedData(L.LightningDataModule):
             self.images = self.load()
             for split in ("train", "val", *self.test_splits):
                 self.tables[split] = self._draw(split)
+        if stage == "test":  # whose callbacks look at training rows: at the same ones whatever was trained last
+            self.start_epoch(0)
 
     def _draw(self, split: str, epoch: int = 0) -> Rows:
         # The split's name, not its position, enters the seed: adding a test split leaves the others as they were.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from healing_mnist.batch import Output
 from healing_mnist.checks import Fraction, Positive, UserError
-from healing_mnist.networks.layers import MLP, ActivationName, ToImage, activation_layer
+from healing_mnist.networks.layers import MLP, ActivationName, Sigmoid, ToImage, activation_layer
 
 BatchNorm = Literal["second", "all", "none"]
 ImageShape = tuple[Positive, Positive, Positive]
@@ -153,7 +153,7 @@ class ConvDecoder(nn.Module):
                 layers += [*_norm(batch_norm, i - 2, after), activation_layer(activation)]
                 if dropout:
                     layers.append(nn.Dropout2d(dropout))
-        self.convolutions = nn.Sequential(*layers, nn.Sigmoid())
+        self.convolutions = nn.Sequential(*layers, Sigmoid())
 
     def forward(self, embedding: Tensor) -> Tensor:
         """(B, latent_dim) -> (B, C, H, W) in [0, 1]."""

@@ -12,8 +12,9 @@ from healing_mnist.batch import Output
 from healing_mnist.checks import Positive
 from healing_mnist.networks.autoencoder import ImageShape
 from healing_mnist.networks.conv_cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell, State, same_conv
+from healing_mnist.networks.layers import Sigmoid
 
-_ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "none": nn.Identity}
+_ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": Sigmoid, "none": nn.Identity}
 
 
 class ConvRecurrent(nn.Module):

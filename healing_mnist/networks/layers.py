@@ -39,6 +39,13 @@ class MLP(nn.Sequential):
         super().__init__(*layers, nn.Linear([in_features, *hidden][-1], out_features))
 
 
+class Sigmoid(nn.Sigmoid):
+    """In float32, also under autocast: in half precision it is soon 0 or 1, where cross-entropy has no gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
 def in_float32(recurrent: nn.Module, inputs: Tensor | PackedSequence) -> Any:
     """Call a recurrent layer in float32, also under autocast.
 

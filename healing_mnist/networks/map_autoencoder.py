@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from healing_mnist.batch import Output
 from healing_mnist.checks import Positive, UserError
+from healing_mnist.networks.layers import Sigmoid
 
 
 class MapAutoencoder(nn.Module):
@@ -43,7 +44,7 @@ class MapAutoencoder(nn.Module):
         self.decoder = nn.Sequential(
             nn.Upsample(size=tuple(size)),
             nn.Conv2d(hidden_channels, channels, kernel_size, padding=padding),
-            nn.Sigmoid(),
+            Sigmoid(),
         )
 
     def forward(self, images: Tensor) -> Output:

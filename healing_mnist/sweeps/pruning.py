@@ -22,6 +22,8 @@ class Pruning(Callback):
         self._trial = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.current_epoch and self._note(trainer).exists():  # killed in its test, and started again
+            trainer.should_stop = True
         note = Path(trainer.default_root_dir) / TRIAL
         if note.exists():
             import optuna
@@ -31,9 +33,13 @@ class Pruning(Callback):
             self._trial = optuna.trial.Trial(study, where["trial"])
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._trial is None or self.monitor not in trainer.callback_metrics:
+        stale = self.monitor.startswith("val/") and not pl_module.validated  # measured in an earlier epoch
+        if self._trial is None or stale or self.monitor not in trainer.callback_metrics:
             return
         self._trial.report(float(trainer.callback_metrics[self.monitor]), trainer.current_epoch + 1)
         if self._trial.should_prune():
-            (Path(trainer.default_root_dir) / "pruned").touch()
+            self._note(trainer).touch()
             trainer.should_stop = True
+
+    def _note(self, trainer: L.Trainer) -> Path:
+        return Path(trainer.default_root_dir) / "pruned"

@@ -128,25 +128,26 @@ class Results:
         return self.runs[name]
 
     def _read(self, name: str) -> Run:
-        run, place = Run(name, self.definition.values(name)), self.folder / name / self.evaluation
+        run, place = Run(name, self.definition.values(name)), self.folder / name
         try:
-            found = json.loads((place / "metrics.json").read_text())
+            own = json.loads((place / "metrics.json").read_text())
+            found = json.loads((place / self.evaluation / "metrics.json").read_text())
         except FileNotFoundError:
-            if (note := self.folder / name / FAILED).exists():
+            if (note := place / FAILED).exists():
                 run.state, run.message = "failed", note.read_text()
             return run
         best = dict(found["best"])
         run.epoch = best.pop("epoch", None)
         # The training metrics of an epoch are of no use for choosing, and would fill the tables.
         run.metrics = {k: v for k, v in best.items() if not k.startswith("train/")} | found["metrics"]
+        # What the run itself came to: measured again, a run that was set aside stays so.
+        aimed = (own["best"] | own["metrics"]).get(self.definition.objective, math.nan)
+        collapsed = own.get("collapsed") or found.get("collapsed")
         pruned = (place / "pruned").exists()
-        run.state = "collapsed" if found.get("collapsed") else "pruned" if pruned else "finished"
-        if not self.evaluation and run.state == "finished" and not math.isfinite(self.objective(run)):
+        run.state = "collapsed" if collapsed else "pruned" if pruned else "finished"
+        if run.state == "finished" and not math.isfinite(aimed):
             run.state = "collapsed"
         return run
-
-    def objective(self, run: Run) -> float:
-        return run.metrics.get(self.definition.objective, math.nan)
 
     def count(self, state: State) -> int:
         return sum(run.state == state for run in self.runs.values())
@@ -165,9 +166,15 @@ class Results:
         return list(groups.values())
 
     def best(self) -> Setting | None:
-        """The setting with the best mean objective on validation."""
-        metric = self.definition.objective
-        scored = [(value, setting) for setting in self.settings() if (value := setting.mean(metric)) is not None]
+        """The setting with the best mean objective on validation, of those with the most finished runs.
+
+        A mean over fewer seeds, of which others collapsed or are still to run, would win too easily.
+        """
+        metric, settings = self.definition.objective, self.settings()
+        most = max((len(setting.values(metric)) for setting in settings), default=0)
+        scored = [
+            (setting.mean(metric), setting) for setting in settings if most and len(setting.values(metric)) == most
+        ]
         choose = max if self.definition.direction == "maximize" else min
         return choose(scored, key=lambda pair: pair[0])[1] if scored else None
 

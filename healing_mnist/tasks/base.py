@@ -50,8 +50,8 @@ class Task(L.LightningModule):
         self._scores: dict[str, MetricCollection] = {}  # by prefix, those of the epoch under way
         self._totals = torch.zeros(0)  # sums over the epoch's rows, in the order of `_names`
         self._names: list[str] = []
-        self._rows = 0
-        self._validated = False  # in this epoch
+        self._weight = 0
+        self.validated = False  # in this epoch
         self.config: dict[str, Any] = {}  # plain settings this task was built from; they travel in the checkpoint
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -79,8 +79,8 @@ class Task(L.LightningModule):
         """Predictions that need no learning, scored beside the network's."""
         return []
 
-    def weight_of(self, batch: Batch) -> int:
-        """How much the losses of a batch count in those of all of its split: its rows."""
+    def weight_of(self, batch: Batch) -> int | Tensor:
+        """How much the losses of a batch count in those of all of its split, a scalar: its rows."""
         return len(batch)
 
     def forward(self, batch: Batch) -> Output:
@@ -90,27 +90,32 @@ class Task(L.LightningModule):
         losses = self.losses(batch, self(batch))
         values = torch.stack([value.detach().float() for value in losses.values()])
         if batch_idx == 0:
-            self._names, self._rows, self._totals = list(losses), 0, torch.zeros_like(values)
-        self._rows += len(batch)
-        self._totals = self._totals.add(values, alpha=len(batch))
+            self._names, self._weight, self._totals = list(losses), 0, torch.zeros_like(values)
+        weight = self.weight_of(batch)
+        self._weight = self._weight + weight
+        self._totals = self._totals + values * weight
         every = self.trainer.log_every_n_steps
         if every and batch_idx % every == 0:  # to look at a loss is to wait for the device
             self._refuse_nonfinite("train/loss", float(values[self._names.index("loss")]))
             self.log("loss", values[self._names.index("loss")], prog_bar=True, logger=False, batch_size=len(batch))
-        if self.trainer.is_last_batch:
-            self._log_means()
         return losses["loss"]
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        trainer = self.trainer  # which may be told to end in the middle of an epoch
+        if trainer.is_last_batch or trainer.should_stop or trainer.global_step == trainer.max_steps:
+            self._log_means()
 
     def _log_means(self) -> None:
         # The batch size is told lest Lightning look for it in the batch, where it would render a lazy input.
-        means = dict(zip(self._names, (self._totals / self._rows).tolist(), strict=True))
+        means = dict(zip(self._names, (self._totals / self._weight).tolist(), strict=True))
         self._refuse_nonfinite("train/loss", means["loss"])
         means = {f"train/{name}": value for name, value in means.items()}
         several = self.trainer.world_size > 1
-        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=several, batch_size=self._rows)
+        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=several, batch_size=int(self._weight))
 
     def _refuse_nonfinite(self, name: str, loss: float) -> None:
-        if not math.isfinite(loss):
+        # All processes of ddp stop together: one alone would leave the others waiting for it.
+        if not self.trainer.strategy.reduce_boolean_decision(math.isfinite(loss), all=True):
             raise UserError(
                 f"{name} is {loss} at step {self.global_step} (epoch {self.current_epoch + 1}): training stopped. "
                 "The last good checkpoint is kept; try a lower optimizer.lr or trainer.gradient_clip_val=1."
@@ -126,7 +131,7 @@ class Task(L.LightningModule):
     def _evaluate(self, batch: Batch, prefix: str) -> Output:
         output = self(batch)
         losses = {f"{prefix}/{name}": value for name, value in self.losses(batch, output).items()}
-        several, weight = self.trainer.world_size > 1, self.weight_of(batch)
+        several, weight = self.trainer.world_size > 1, int(self.weight_of(batch))
         self.log_dict(losses, batch_size=weight, add_dataloader_idx=False, sync_dist=several)
         if prefix not in self._scores:
             scores = self.make_scores(final=prefix.startswith("test")).clone(prefix=f"{prefix}/")
@@ -135,7 +140,7 @@ class Task(L.LightningModule):
         return output
 
     def on_validation_epoch_end(self) -> None:
-        self._validated = True
+        self.validated = True
         self._log_scores()
 
     def on_test_epoch_end(self) -> None:
@@ -151,14 +156,14 @@ class Task(L.LightningModule):
         begin = self.trainer.datamodule.seed * 100_003 + self.current_epoch
         torch.manual_seed(begin + self.global_rank * 1_000_000_007)
         self.trainer.datamodule.start_epoch(self.current_epoch)
-        self._validated = False
+        self.validated = False
 
     def on_train_epoch_end(self) -> None:
-        if self._validated:  # the last steps may have spoiled the weights; no checkpoint of these is written
+        if self.validated:  # the last steps may have spoiled the weights; no checkpoint of these is written
             self._refuse_nonfinite("val/loss", float(self.trainer.callback_metrics["val/loss"]))
         # Lightning would step it after the epoch's checkpoint is written, and on a metric of any earlier epoch.
         for entry in self.trainer.lr_scheduler_configs:
-            if entry.reduce_on_plateau and (self._validated or not entry.monitor.startswith("val/")):
+            if entry.reduce_on_plateau and (self.validated or not entry.monitor.startswith("val/")):
                 entry.scheduler.step(self.trainer.callback_metrics[entry.monitor])
 
     def validation_metrics(self) -> dict[str, str | None]:

@@ -48,7 +48,7 @@ class Joint(Reconstruction):
         super().__init__(network, loss=loss, **task)
         self.dynamic = reconstruction_weight == "dynamic"
         self.num_classes, self.softmax_before_loss = num_classes, softmax_before_loss
-        # A tensor, not a number: it goes with the checkpoint, and trials that differ in it can share one computation.
+        # A tensor, not a number: it goes with the checkpoint.
         self.register_buffer("weight", torch.tensor(0.5 if self.dynamic else float(reconstruction_weight)))
 
     def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:

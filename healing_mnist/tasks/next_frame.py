@@ -157,9 +157,9 @@ class SequenceReconstruction(NextFrame):
 
     reconstructs_input = True
 
-    def weight_of(self, batch: Batch) -> int:
+    def weight_of(self, batch: Batch) -> int | Tensor:
         """Its frames."""
-        return len(batch) * batch.target.shape[1] if batch.lengths is None else int(batch.lengths.sum())
+        return len(batch) * batch.target.shape[1] if batch.lengths is None else batch.lengths.sum()
 
     def frames(self, batch: Batch, image: Tensor) -> tuple[Tensor, Tensor]:
         if batch.lengths is None:

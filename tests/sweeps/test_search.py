@@ -124,11 +124,16 @@ def test_a_trial_below_the_median_is_stopped(tmp_path, value, stopped):
     )
     callback = Pruning("val/loss")
     callback.on_train_start(trainer, None)
-    callback.on_train_epoch_end(trainer, None)
+    callback.on_train_epoch_end(trainer, SimpleNamespace(validated=False))  # the value is an earlier epoch's
+    assert not trainer.should_stop
+    callback.on_train_epoch_end(trainer, SimpleNamespace(validated=True))
     assert trainer.should_stop == stopped == (tmp_path / name / "pruned").exists()
     search.tell(Run(name, {}, "pruned" if stopped else "finished", {"val/loss": value}))
     assert study_in(tmp_path).trials[-1].state.name == ("PRUNED" if stopped else "COMPLETE")
     assert study_in(tmp_path).trials[-1].intermediate_values == {1: value}
+    again = SimpleNamespace(default_root_dir=trainer.default_root_dir, current_epoch=1, should_stop=False)
+    Pruning("val/loss").on_train_start(again, None)  # killed in its test, and started again
+    assert again.should_stop == stopped
 
 
 def test_pruning_leaves_a_run_without_a_trial_alone(tmp_path):
@@ -137,7 +142,7 @@ def test_pruning_leaves_a_run_without_a_trial_alone(tmp_path):
     )
     callback = Pruning("val/loss")
     callback.on_train_start(trainer, None)
-    callback.on_train_epoch_end(trainer, None)
+    callback.on_train_epoch_end(trainer, SimpleNamespace(validated=True))
     assert not trainer.should_stop
     assert json.dumps([path.name for path in tmp_path.iterdir()]) == "[]"
 

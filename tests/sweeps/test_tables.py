@@ -276,9 +276,22 @@ def test_the_best_setting_follows_the_direction(results, direction, best):
     found = results.runs["w=dynamic,seed=2"]
     found.state, found.metrics = "finished", {"val/accuracy": 0.95, "test/mse": 0.2}
     results.definition.direction, results.definition.method = direction, "random"
+    assert results.best().point["task.w"] == 0.5  # the other one's first run collapsed
+    results.runs["w=dynamic,seed=1"].state = "finished"
     assert str(results.best().point["task.w"]) == str(best)
     made = tables.table(results)
     assert (made.rows[0]["task.w"], made.best) == (str(best), 0)  # a search goes by its objective, the best first
+
+
+def test_a_run_that_was_set_aside_stays_so_when_it_is_measured_again(tmp_path, results):
+    (tmp_path / "w=0.5,seed=1" / "pruned").touch()
+    for name in ("w=0.5,seed=1", "w=0.5,seed=2", "w=dynamic,seed=1"):
+        place = tmp_path / name / "again"
+        place.mkdir()
+        (place / "metrics.json").write_text(json.dumps({"metrics": {"test/mse": 0.3}, "best": {}, "collapsed": False}))
+    again = Results.load(tmp_path, evaluation="again")
+    assert [run.state for run in again.runs.values()] == ["pruned", "finished", "collapsed", "unfinished"]
+    assert again.runs["w=0.5,seed=2"].metrics == {"test/mse": 0.3}
 
 
 def test_a_sweep_of_another_direction_is_another_sweep(tmp_path, results):

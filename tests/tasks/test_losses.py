@@ -7,6 +7,7 @@ import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from healing_mnist.checks import UserError
+from healing_mnist.networks.layers import Sigmoid
 from healing_mnist.tasks import losses
 from healing_mnist.tasks.losses import ssim
 
@@ -41,6 +42,14 @@ def test_ssim_is_computed_in_float32_under_autocast():
     assert found.dtype == torch.float32
     assert found == ssim(prediction, target)
     assert ssim(target, target) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_the_gradient_of_cross_entropy_survives_mixed_precision(kind):
+    logits = torch.tensor([5.0, 7.0, 9.0, 12.0], dtype=kind, requires_grad=True)
+    with torch.autocast("cpu", dtype=kind):
+        losses.bce(Sigmoid()(logits), torch.zeros(4)).backward()
+    assert torch.allclose(4 * logits.grad.float(), 1 / (1 + (-logits.detach().float()).exp()), rtol=1e-2)
 
 
 def test_binary_cross_entropy_is_computed_outside_autocast(monkeypatch):
