@@ -26,13 +26,15 @@ log = logging.getLogger(__name__)
 
 
 def write(setup: Setup, parts: Sequence[Part]) -> None:
-    """Write the sections of these parts again; one whose runs are not here keeps what the document says."""
+    """Write the sections of these parts again; one whose runs are not here keeps the numbers the document has."""
     path = setup.document
     kept = sections(path.read_text()) if path.exists() else {}
     for part in parts:
         results = setup.results(part)
         if results is not None and results.count("finished"):
             kept[part.name] = section(setup, part, results).strip()
+        elif part.name in kept:
+            kept[part.name] = _reworded(kept[part.name], part)
     texts = [f"<!-- part {part.name} -->\n{kept[part.name]}" for part in setup.study.parts if part.name in kept]
     missing = [part.title for part in setup.study.parts if part.name not in kept]
     head = [f"# {setup.study.title}", setup.study.intro.strip()]
@@ -52,9 +54,7 @@ def section(setup: Setup, part: Part, results: Results) -> str:
     lines = [f"## {part.title}", "", " ".join(filter(None, [_command(setup, part, results), *_how(results)])), ""]
     made = from_csv(results, **part.table) if part.table else table(results, part.metrics)
     lines += markdown_lines(made if part.ranked else made._replace(best=None))
-    for head, text in (("The report", part.says), ("Difference", part.remark)):
-        if text:
-            lines += ["", f"**{head}.** {text.strip()}"]
+    lines += _words(part)
     taken: set[str] = set()
     for title, pattern in part.figures.items():
         if picture := _copied(setup, part, results, pattern, taken):
@@ -115,6 +115,19 @@ def from_csv(
     return Table([row, *head, *(["the report"] if told else [])], lines, None)
 
 
+def _words(part: Part) -> list[str]:
+    said = {"The report": part.says, "Difference": part.remark}
+    return [line for head, text in said.items() if text for line in ("", f"**{head}.** {text.strip()}")]
+
+
+def _reworded(text: str, part: Part) -> str:
+    """A section with the words that the study has for it now."""
+    _, *lines = text.splitlines()
+    end = max(i for i, line in enumerate(lines) if line.startswith("|")) + 1
+    pictures = [line for line in lines[end:] if line.startswith("![")]
+    return "\n".join([f"## {part.title}", *lines[:end], *_words(part), *(x for p in pictures for x in ("", p))])
+
+
 def _number(text: Any) -> str:
     """Numbers in one way of writing, so that 0.30 is 0.3."""
     try:
@@ -144,17 +157,18 @@ def _how(results: Results) -> list[str]:
     """Runs, seeds, choice of the epoch; machine and time."""
     runs = [run for run in results.runs.values() if run.state == "finished"]
     environments = [_json(results.folder / run.name / "environment.json") for run in runs]
-    return [*counted(results), _machine([e for e in environments if e])]
+    return [*counted(results), _machine([e for e in environments if e], trained=bool(results.evaluation))]
 
 
-def _machine(environments: Sequence[Mapping[str, Any]]) -> str:
+def _machine(environments: Sequence[Mapping[str, Any]], trained: bool = False) -> str:
+    """Time and machine of the trainings; `trained` before something else was done with them."""
     if not environments:
         return ""
     minutes = [e["seconds"] / 60 for e in environments]
     machines = sorted({_where(environment["machine"]) for environment in environments})
     torches = ", ".join(sorted({e["packages"]["torch"] for e in environments}))
-    a_run = f"{median(minutes):.1f} minutes a run (median) on {' and '.join(machines)}, PyTorch {torches}"
-    return f"{a_run}; {sum(minutes):.0f} in all."
+    took = f"{'Trained in ' * trained}{median(minutes):.1f} minutes a run (median)"
+    return f"{took} on {' and '.join(machines)}, PyTorch {torches}; {sum(minutes):.0f} in all."
 
 
 def _where(machine: Mapping[str, Any]) -> str:

@@ -121,12 +121,20 @@ def markdown(results: Results) -> str:
 
 
 def markdown_lines(table: Table) -> list[str]:
-    """The table alone, its best row in bold."""
+    """The table alone, its best row in bold, but for the report's figures."""
     lines = ["| " + " | ".join(table.head) + " |", "|" + "---|" * len(table.head)]
     for i, row in enumerate(table.rows):
-        cells = [f"**{row[c]}**" if i == table.best and row[c] else row[c] for c in table.head]
+        bold = _bold(table, i)
+        cells = [f"**{row[column]}**" if column in bold else row[column] for column in table.head]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _bold(table: Table, place: int) -> set[str]:
+    """The columns of this row that stand in bold."""
+    if place != table.best:
+        return set()
+    return {column for column in table.head if table.rows[place][column] and not column.endswith("(report)")}
 
 
 def caption(results: Results) -> str:
@@ -167,12 +175,13 @@ def counted(results: Results) -> list[str]:
 
 
 def latex(table: Table) -> str:
-    """A booktabs table."""
+    """A booktabs table, in bold as in Markdown."""
     lines = [rf"\begin{{tabular}}{{{'l' * len(table.head)}}}", r"\toprule"]
     lines += [" & ".join(map(_escaped, table.head)) + r" \\", r"\midrule"]
     for i, row in enumerate(table.rows):
-        cells = [_escaped(row[column]) for column in table.head]
-        lines.append(" & ".join(rf"\textbf{{{cell}}}" if i == table.best and cell else cell for cell in cells) + r" \\")
+        bold = _bold(table, i)
+        cells = [rf"\textbf{{{_escaped(row[c])}}}" if c in bold else _escaped(row[c]) for c in table.head]
+        lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

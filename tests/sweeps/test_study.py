@@ -96,6 +96,7 @@ def test_evaluations_are_read_in_the_place_of_the_runs(planted):
     part = planted.study.part("again")
     text = document.section(planted.setup, part, planted.setup.results(part))
     assert [row["test/mse"] for row in rows(text)] == ["1.2 ± 0.28", "4 ± 1.4"]
+    assert " Trained in 1.5 minutes a run (median)" in text  # the evaluations took another time
     assert "`python evaluate.py run=RUN 'data.angles=[10,20]'`" in text
 
 
@@ -135,6 +136,19 @@ def test_the_document_keeps_what_is_not_here(planted):
     assert text.startswith("# T\n\nI\n")
     document.write(planted.setup, [planted.study.part("weights")])
     assert path.read_text() == text
+
+
+def test_a_section_without_its_runs_keeps_its_numbers_with_new_words(planted):
+    path = planted.at / "docs" / "results.md"
+    path.parent.mkdir()
+    old = "## Old\n\n`command`\n\n| a |\n|---|\n| 1 |\n\n**The report.** old\n\n![Plot](plot.png)"
+    path.write_text(f"# T\n\n<!-- part classes -->\n{old}\n")
+    part = study.Part(**{**PARTS[1], "says": "said", "remark": "why", "where": {"task.w": "no such"}})
+    planted.study.parts[1] = part
+    document.write(planted.setup, [part])
+    words = "**The report.** said\n\n**Difference.** why"
+    expected = f"## Classes\n\n`command`\n\n| a |\n|---|\n| 1 |\n\n{words}\n\n![Plot](plot.png)"
+    assert document.sections(path.read_text())["classes"] == expected
 
 
 def test_a_small_study_runs_less_and_elsewhere(planted):
