@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.build import build_data, check_groups, load_task
@@ -81,9 +82,16 @@ def _checked(run: Path, overrides: Sequence[str]) -> DictConfig:
 
 
 def _refuse_other_deal(run: Path, dealt_by: Sequence[str], data: dict[str, Any]) -> None:
-    """Raise UserError where other images of the same source would be tested, some of which the run was trained on."""
+    """Raise UserError where other images of the same source would be tested, some of which the run was trained on.
+
+    Data of another kind that deal out a source's images in a way of their own are warned of.
+    """
     trained = plain(OmegaConf.load(run / "config.yaml"))["data"]
-    if any(trained.get(key) != data.get(key) for key in ("_target_", "source")):
+    if trained.get("source") != data.get("source"):
+        return
+    if trained["_target_"] != data["_target_"]:
+        if dealt_by or get_class(trained["_target_"]).dealt_by:
+            log.warning("run=%s: %s was dealt in another way, some may be tested that it learned", run, data["source"])
         return
     for key in dealt_by:
         if trained[key] != data[key]:

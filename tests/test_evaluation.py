@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from healing_mnist import evaluation, runs
 from healing_mnist.build import build_data, load_task
 from healing_mnist.checks import UserError
 from healing_mnist.cli import split_runs
-from healing_mnist.config import compose, evaluation_name
+from healing_mnist.config import compose, evaluation_name, plain
 from healing_mnist.runs import finished
 
 
@@ -75,6 +76,17 @@ def test_sequences_that_were_trained_on_are_no_test(train, fast):
     held = train("experiment=convlstm", "model.hidden_channels=2", "data.test_fraction=0", *options, *few).folder
     with pytest.raises(UserError, match=r"data\.held_out_frame=8: .* was trained with 4"):
         evaluation.evaluate(held, ["data.held_out_frame=8"])
+
+
+@pytest.mark.parametrize(
+    ("trained", "now", "warned"),
+    [("cnn_lstm", "convlstm", True), ("convlstm", "cnn_lstm", True), ("joint", "cnn_lstm", False)],
+)
+def test_data_that_deal_a_source_in_another_way_are_warned_of(tmp_path, caplog, trained, now, warned):
+    OmegaConf.save({"data": plain(compose([f"experiment={trained}"]))["data"]}, tmp_path / "config.yaml")
+    cfg = compose([f"experiment={now}"])
+    evaluation._refuse_other_deal(tmp_path, build_data(cfg).dealt_by, plain(cfg.data))
+    assert ("dealt in another way" in caplog.text) == warned
 
 
 def test_sequences_are_drawn_side_by_side(train, fast):

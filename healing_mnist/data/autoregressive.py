@@ -62,6 +62,8 @@ class AutoregressiveDigits(RenderedData):
             sequences themselves, which then share their base images with the test.
     """
 
+    dealt_by = "seed", "test_fraction", "sequences"
+
     def __init__(
         self,
         source: str = "digits",
@@ -98,7 +100,6 @@ class AutoregressiveDigits(RenderedData):
         self.components, self.outlier_threshold = components, outlier_threshold
         self.denoising_strength = denoising_strength
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
-        self.dealt_by = "seed", "test_fraction", "sequences"
         if not test_fraction:  # which frames are held out is all that keeps training and test apart
             self.dealt_by += "held_out_frame", "frames"
         self.held_out = {"n6_interpolation": held_out_frame, "n6_extrapolation": frames}  # split -> frame, from 1
