@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import math
 import sys
 import sysconfig
 import traceback
@@ -61,8 +62,6 @@ class Range:
     below: bool = False
 
     def __contains__(self, value: float) -> bool:
-        if value != value:
-            return False  # NaN
         if self.low is not None and (value <= self.low if self.above else value < self.low):
             return False
         return self.high is None or (value < self.high if self.below else value <= self.high)
@@ -118,7 +117,9 @@ def mismatch(value: Any, hint: Any) -> str | None:
     if hint is type(None):
         return None if value is None else "null"
     if hint is float:
-        return None if isinstance(value, (int, float)) and not isinstance(value, bool) else "a number"
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return "a number"
+        return None if isinstance(value, int) or math.isfinite(value) else "a finite number"
     if hint is int:
         return None if isinstance(value, int) and not isinstance(value, bool) else "an integer"
     if hint in (bool, str):
