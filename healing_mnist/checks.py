@@ -112,7 +112,8 @@ def mismatch(value: Any, hint: Any) -> str | None:
     if origin is Literal:
         return None if value in args else "one of " + ", ".join(str(arg) for arg in args)
     if origin in (typing.Union, types.UnionType):
-        problems = [mismatch(value, arg) for arg in args]
+        # No yaml holds a tensor, which PyTorch's optimizers allow in the place of a number.
+        problems = [mismatch(value, arg) for arg in args if getattr(arg, "__name__", None) != "Tensor"]
         return None if None in problems else " or ".join(problems)
     if hint is type(None):
         return None if value is None else "null"
@@ -134,8 +135,6 @@ def mismatch(value: Any, hint: Any) -> str | None:
         return f"a list, each {broken[0]}" if broken else None
     if origin in (dict, Mapping):
         return None if isinstance(value, Mapping) else "a mapping"
-    if getattr(hint, "__name__", None) == "Tensor":
-        return "a tensor"  # never in a yaml; PyTorch's optimizers allow one in the place of a number
     if ((inspect.isclass(hint) and hint is not Any) or origin is Callable) and not isinstance(value, Mapping):
         return "a group of settings"
     return None
