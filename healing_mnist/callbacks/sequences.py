@@ -29,7 +29,7 @@ from healing_mnist.callbacks.figures import (
     subplots,
     with_unit,
 )
-from healing_mnist.checks import Fraction, NonNegative, Positive
+from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
 
 Page = dict[str, Tensor]  # rows of sequences: input, target, image, lengths, seen, mse, index and the attributes
 
@@ -275,6 +275,17 @@ class MissingCurves(L.Callback):
         self._errors: dict[int, dict[tuple[str, float], list[Tensor]]] = {}
         self._seen: dict[int, int] = {}
 
+    def check_data(self, data: L.LightningDataModule) -> None:
+        """Raise UserError for holes that cover nothing, or all of a frame."""
+        height, width = data.image_shape[1:]
+        most = min(height, width) - 1
+        for share in self.shares["area"]:
+            if share and not 1 <= (side := hole_side(height, width, share)) <= most:
+                raise UserError(
+                    f"analysis.missing.areas: {share:g} is a hole with a side of {side} pixels; it must have 1 to "
+                    f"{most}, something must be left to see"
+                )
+
     def on_test_batch_end(
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
@@ -306,10 +317,15 @@ class MissingCurves(L.Callback):
         self._errors, self._seen = {}, {}
 
 
+def hole_side(height: int, width: int, share: float) -> int:
+    """Pixels along the edge of a square that covers `share` of a frame, as far as it fits in."""
+    return min(round(math.sqrt(height * width * share)), height, width)
+
+
 def without_area(batch: Batch, share: float, place: Tensor) -> Batch:
     """A square hole of `share` of the area in each input frame; `place` (B, T, 2) in [0, 1) runs from edge to edge."""
     height, width = batch.input.shape[-2:]
-    side = min(round(math.sqrt(height * width * share)), height, width)
+    side = hole_side(height, width, share)
     inside = []
     for axis, length in enumerate((height, width)):
         start = (place[..., axis] * (length - side + 1)).long()[..., None]

@@ -20,6 +20,7 @@ from healing_mnist.callbacks.sequences import (
     without_area,
     without_frames,
 )
+from healing_mnist.checks import UserError
 from healing_mnist.data.sequences import HealingSequences
 from healing_mnist.tasks.next_frame import NextFrame, SequenceReconstruction
 
@@ -164,6 +165,16 @@ def test_curves_over_what_is_missing(run, read_csv, tmp_path):
     assert table["area", 0.0] != table["area", 0.3] != table["area", 0.9]
     assert table["frames", 0.8] == pytest.approx(nothing, rel=0.15)
     assert (tmp_path / "figures/missing.png").exists()
+
+
+@pytest.mark.parametrize(("share", "side"), [(0.0001, 0), (1.0, 28)])
+def test_holes_of_nothing_or_everything_are_refused(share, side):
+    data = HealingSequences(num_sequences=30, num_eval_sequences=45, angles=[10])
+    MissingCurves().check_data(data)
+    with pytest.raises(
+        UserError, match=f"areas: {share:g} is a hole with a side of {side} pixels; it must have 1 to 27"
+    ):
+        MissingCurves(areas=[0.0, share]).check_data(data)
 
 
 def batch_of(lengths, observed=None):
