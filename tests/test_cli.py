@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import pytest
+from hydra.errors import ConfigCompositionException
 
 from healing_mnist import build, cli, runs
 from healing_mnist.config import CONF, compose
@@ -169,6 +170,26 @@ def test_an_override_that_cannot_be_is_explained_at_once(argument, expected, com
     assert len(done.stderr.splitlines()) < 45
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("key", "overrides", "expected"),
+    [
+        (
+            "task.reconstruction_weight",
+            ["sweep=latent_dim", "experiment=convlstm"],
+            " (sweep=latent_dim sets it, which is made for another experiment)",
+        ),
+        ("model.latent_dims", ["sweep=latent_dim"], "; did you mean 'model.latent_dim'? (To add"),
+        ("sweep.trails", ["sweep=latent_dim"], "; did you mean 'sweep.trials'? (To add"),
+        ("zzz", [], ". (To add a setting that is not there, write +zzz=...)"),
+    ],
+)
+def test_an_unknown_setting_of_a_sweep_is_explained(key, overrides, expected, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["sweep.py", *overrides])
+    with pytest.raises(ConfigCompositionException) as error:
+        compose([*overrides, f"{key}=1"])
+    assert cli.explain(error.value).startswith(f"unknown setting '{key}'{expected}")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--info", "defaults-tree"]])
