@@ -129,15 +129,16 @@ def draw_transitions(points: list[dict[str, Any]], explained: Tensor) -> Figure:
     }
     figure, (plane, line) = subplots(1, 2, (4.4, 3.6))
     bins = torch.linspace(min(p["distance"] for p in points), max(p["distance"] for p in points), 50).tolist()
-    stacks = []
+    distances = []
     for key, (name, color, marker, area) in kinds.items():
         chosen = [p for p in points if (p["outlier"], p["planted"]) == key]
         across, up = ([p[f"component_{i}"] for p in chosen] for i in (1, 2))
         plane.scatter(across, up, s=area, color=color, marker=marker, linewidths=0, label=f"{name} ({len(chosen)})")
-        stacks.append([p["distance"] for p in chosen])
-    colors = [color for _, color, _, _ in kinds.values()]
-    line.hist(stacks, bins=bins, stacked=True, color=colors)
+        distances.append([p["distance"] for p in chosen])
+    # Not on each other: on a logarithmic axis what stands on something has no height of its own.
+    line.hist(distances, bins=bins, histtype="step", color=[color for _, color, _, _ in kinds.values()], linewidth=1.2)
     line.set_yscale("log")
+    line.set_ylim(bottom=0.5)  # a bin of one can be seen
     first, second = F.pad(explained, (0, 1))[:2].tolist()
     plane.set(
         title=f"{len(points)} transitions of N6's training sequences",

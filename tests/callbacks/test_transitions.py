@@ -63,6 +63,20 @@ def test_transition_table_places_every_judged_transition(data):
     assert [row["outlier"] for row in rows] == (distances > 3).astype(int).tolist()
 
 
+def test_distances_are_outlines_with_heights_of_their_own():
+    kinds = {0.0: (0, 0), 0.01: (1, 1), 5.0: (1, 0)}
+    points = [
+        {"component_1": x, "component_2": x, "distance": x, "outlier": kind[0], "planted": kind[1]}
+        for x, kind in kinds.items()
+        for _ in range(7)
+    ]
+    _, line = transitions.draw_transitions(points, torch.tensor([0.6, 0.4])).axes
+    assert not any(outline.get_fill() for outline in line.patches)
+    tops = [outline.get_xy()[:, 1].max() for outline in line.patches if len(outline.get_xy())]
+    assert sorted(tops)[-3:] == [7, 7, 7]  # two of them in one place
+    assert line.get_ylim()[0] < 1
+
+
 def test_a_single_component_is_drawn_on_a_line():
     data = AutoregressiveDigits(sequences=40, novel_sequences=8, size=18, components=1)
     data.setup()
