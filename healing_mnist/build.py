@@ -19,7 +19,17 @@ from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checkpoints import AtomicCheckpoints, load_state, read_checkpoint
-from healing_mnist.checks import Range, UserError, mismatch, problems_of, refuse, shown, suggestion, told
+from healing_mnist.checks import (
+    NonNegativeFloat,
+    Range,
+    UserError,
+    mismatch,
+    problems_of,
+    refuse,
+    shown,
+    suggestion,
+    told,
+)
 from healing_mnist.config import CONF, elsewhere, flatten, key_of, plain
 from healing_mnist.data.base import RenderedData
 from healing_mnist.lean import Unmeasured, drop_idle_hooks
@@ -35,6 +45,11 @@ OWN = {  # the settings of a run that belong to none of the groups
     "fresh": bool,
     "keep_memory": bool,
 }
+OF_OPTIMIZERS = {  # what those of PyTorch refuse without a word on what they take
+    **dict.fromkeys(("lr", "weight_decay", "momentum", "eps", "alpha"), NonNegativeFloat),
+    "betas": list[Annotated[float, Range(low=0, high=1, below=True)]],
+}
+PRECISIONS = "32-true", "bf16-mixed", "16-mixed"
 
 
 def check_own(cfg: DictConfig) -> None:
@@ -63,7 +78,7 @@ def check(cfg: DictConfig) -> None:
                 task = build_task(settings)
             if not any(parameter.requires_grad for parameter in task.parameters()):
                 found.append(f"model: {type(task.network).__name__} has no weights to train")
-            _try_optimizer(settings["optimizer"])
+            found += _optimizer_problems(settings["optimizer"])
             found += _metric_problems(settings, type(task).__name__, task.validation_metrics())
         except Exception as error:
             found.append(told(error))
@@ -88,13 +103,15 @@ def _metric_problems(settings: Mapping[str, Any], task: str, metrics: Mapping[st
     return found
 
 
-def _try_optimizer(settings: dict[str, Any]) -> None:
-    """Build an optimizer of nothing, for its values are only compared by its constructor."""
+def _optimizer_problems(settings: dict[str, Any]) -> list[str]:
+    """What an optimizer of nothing says of its values, which only its constructor compares."""
     try:
         instantiate(settings)([torch.nn.Parameter(torch.zeros(1))])
     except (ValueError, RuntimeError) as error:  # instantiate leaves it bare: what it makes is a partial
-        blamed = [f"optimizer.{key}={value}" for key, value in settings.items() if f"{value}" in f"{error}".split()]
-        raise UserError(f"{blamed[0] if len(blamed) == 1 else 'optimizer'}: {error}") from None
+        allowed = {key: mismatch(settings[key], hint) for key, hint in OF_OPTIMIZERS.items() if key in settings}
+        found = [f"optimizer.{key}={settings[key]}: must be {what}" for key, what in allowed.items() if what]
+        return found or [f"optimizer: {error}"]
+    return []
 
 
 def _with_origin(problem: str, experiment: str | None) -> str:
@@ -129,7 +146,7 @@ def _group_problems(settings: Mapping[str, Any], groups: Sequence[str]) -> list[
             if node is not None and not (isinstance(node, Mapping) and "_target_" in node):
                 found.append(f"{group}.{key}={node}: must be a group of settings with a _target_, or null")
     for group in groups:
-        node = _without_notes(settings[group]) if group == "data" else settings.get(group) or {}
+        node = _judged_by_signature(group, settings.get(group) or {})
         found += problems_of(node, group, supplied=("network",) if group == "task" else ())
     return found + (_trainer_problems(settings["trainer"]) if "trainer" in groups else [])
 
@@ -155,11 +172,8 @@ def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
         )
     if any(word in str(strategy) for word in ("spawn", "fork", "notebook")):
         found.append(f"trainer.strategy={strategy}: its processes would keep what they learn to themselves; use ddp")
-    precision = str(trainer.get("precision", "32-true"))
-    if not precision.startswith("32") and "mixed" not in precision:
-        found.append(
-            f"trainer.precision={precision}: frames are rendered in float32; use 32-true, bf16-mixed or 16-mixed"
-        )
+    if (precision := trainer.get("precision")) not in (None, 32, "32", *PRECISIONS):
+        found.append(f"trainer.precision={precision}: must be one of {', '.join(PRECISIONS)}, for frames of float32")
     if in_sweep and starts_processes(trainer):
         found.append(
             f"trainer.strategy={strategy}, trainer.devices={trainer.get('devices')}: would start the whole sweep anew "
@@ -205,6 +219,13 @@ def _device_problems(trainer: Mapping[str, Any]) -> list[str]:
     if on_cpu and isinstance(devices, int) and not 1 <= devices <= most:
         found.append(f"trainer.devices={devices}: on a CPU each is a process; 1 to {most} on this machine")
     return found
+
+
+def _judged_by_signature(group: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a group less those that its constructor does not see, or allows more of than we do."""
+    if group == "trainer":
+        return {key: value for key, value in settings.items() if key != "precision"}
+    return _without_notes(settings) if group == "data" else dict(settings)
 
 
 def _without_notes(data: Mapping[str, Any]) -> dict[str, Any]:

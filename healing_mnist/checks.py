@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import math
 import sys
 import sysconfig
 import traceback
@@ -61,8 +62,6 @@ class Range:
     below: bool = False
 
     def __contains__(self, value: float) -> bool:
-        if value != value:
-            return False  # NaN
         if self.low is not None and (value <= self.low if self.above else value < self.low):
             return False
         return self.high is None or (value < self.high if self.below else value <= self.high)
@@ -113,12 +112,15 @@ def mismatch(value: Any, hint: Any) -> str | None:
     if origin is Literal:
         return None if value in args else "one of " + ", ".join(str(arg) for arg in args)
     if origin in (typing.Union, types.UnionType):
-        problems = [mismatch(value, arg) for arg in args]
+        # No yaml holds a tensor, which PyTorch's optimizers allow in the place of a number.
+        problems = [mismatch(value, arg) for arg in args if getattr(arg, "__name__", None) != "Tensor"]
         return None if None in problems else " or ".join(problems)
     if hint is type(None):
         return None if value is None else "null"
     if hint is float:
-        return None if isinstance(value, (int, float)) and not isinstance(value, bool) else "a number"
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return "a number"
+        return None if isinstance(value, int) or math.isfinite(value) else "a finite number"
     if hint is int:
         return None if isinstance(value, int) and not isinstance(value, bool) else "an integer"
     if hint in (bool, str):
@@ -133,8 +135,6 @@ def mismatch(value: Any, hint: Any) -> str | None:
         return f"a list, each {broken[0]}" if broken else None
     if origin in (dict, Mapping):
         return None if isinstance(value, Mapping) else "a mapping"
-    if getattr(hint, "__name__", None) == "Tensor":
-        return "a tensor"  # never in a yaml; PyTorch's optimizers allow one in the place of a number
     if ((inspect.isclass(hint) and hint is not Any) or origin is Callable) and not isinstance(value, Mapping):
         return "a group of settings"
     return None

@@ -145,8 +145,7 @@ def explain(error: BaseException) -> str:
             break
         key = getattr(cause, "full_key", None)
         if key and "is not in struct" in str(cause):
-            near = _nearest(key) or "."
-            return f"unknown setting '{key}'{near} (To add a setting that is not there, write +{key}=...)"
+            return f"unknown setting '{key}'{_nearest(key)}"
         if key and "pretrained.settings." in str(cause) and isinstance(cause, InterpolationResolutionError):
             needed = re.search(r"key '([\w.]+)' not found", str(cause))
             what = f"takes {needed[1]} from it, and there is none" if needed else str(cause).splitlines()[0]
@@ -156,15 +155,20 @@ def explain(error: BaseException) -> str:
 
 
 def _nearest(key: str) -> str:
+    """What to say of an unknown setting: that a sweep for another experiment sets it, or the nearest there is."""
+    instead = f" (To add a setting that is not there, write +{key}=...)"
     groups = [o for o in sys.argv[1:] if "=" in o and "." not in o.split("=")[0] and "$" not in o]
     for overrides in (groups, []):
         try:
-            keys = [known for known in flatten(plain(compose(overrides))) if known != key]
+            known = flatten(plain(compose(overrides)))
         except Exception:
             continue
+        if f"sweep.params.{key}" in known:
+            sweep = next(o for o in overrides if o.startswith("sweep="))
+            return f" ({sweep} sets it, which is made for another experiment)"
+        keys = [k for k in known if k != key and (key.startswith("sweep.") or not k.startswith("sweep."))]
         keys += [path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()]
         last = key.rsplit(".", 1)[-1]
-        return suggestion(key, keys) or next(
-            (f"; did you mean '{k}'?" for k in keys if k.rsplit(".", 1)[-1] == last), ""
-        )
-    return ""
+        alike = (f"; did you mean '{k}'?" for k in keys if k.rsplit(".", 1)[-1] == last)
+        return (suggestion(key, keys) or next(alike, ".")) + instead
+    return f".{instead}"

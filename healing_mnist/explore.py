@@ -28,7 +28,7 @@ def explore(overrides: Sequence[str] = ()) -> Path:
 
         from healing_mnist.build import build_data, check_groups
         from healing_mnist.runs import hush
-        from healing_mnist.tryout import check_needs
+        from healing_mnist.tryout import check_data, check_needs
 
     hush()
     whole = any(key_of(override) == "experiment" for override in overrides)  # which brings its data
@@ -47,7 +47,15 @@ def explore(overrides: Sequence[str] = ()) -> Path:
             raise UserError(
                 f"analysis: {type(overview).__name__} draws what a network makes; use analysis=data or n6_data"
             )
-        check_needs(overview, "analysis", "draws", data, data.batch("train", torch.arange(1)))
+        batch = data.batch("train", torch.arange(1))
+        try:
+            check_needs(overview, "analysis", "draws", data, batch)
+        except UserError as error:
+            if batch.target.ndim == 4:
+                raise
+            others = "N6 and N3 by data=n6 analysis=n6_data, Healing MNIST by `python -m healing_mnist.preview`"
+            raise UserError(f"{error}. Sequences are drawn elsewhere: {others}") from None
+    check_data(overviews, data)
     for overview in overviews:
         overview.publish(trainer, data)
     return place / "figures"

@@ -1,9 +1,10 @@
+import math
 from typing import Literal
 
 import pytest
 
 from healing_mnist import checks
-from healing_mnist.checks import Fraction, Positive, mismatch, problems_of
+from healing_mnist.checks import Fraction, Positive, PositiveFloat, mismatch, problems_of
 
 
 class Base:
@@ -12,7 +13,9 @@ class Base:
 
 
 class Child(Base):
-    def __init__(self, *, mode: Literal["a", "b"] = "a", sizes: list[Positive] = (1,), **base):
+    def __init__(
+        self, *, mode: Literal["a", "b"] = "a", sizes: list[Positive] = (1,), angles: list[float] = (), **base
+    ):
         pass
 
 
@@ -27,6 +30,8 @@ def node(**settings):
         ({"width": "wide"}, "model.width=wide: must be an integer"),
         ({"width": 2.5}, "model.width=2.5: must be an integer"),
         ({"ratio": 1.2}, "model.ratio=1.2: must be a number in [0, 1]"),
+        ({"ratio": math.nan}, "model.ratio=nan: must be a finite number"),
+        ({"angles": [1, math.inf]}, "model.angles=[1, inf]: must be a list, each a finite number"),
         ({"mode": "c"}, "model.mode=c: must be one of a, b"),
         ({"sizes": [2, 0]}, "model.sizes=[2, 0]: must be a list, each an integer at least 1"),
         ({"sizes": 2}, "model.sizes=2: must be a list"),
@@ -60,6 +65,9 @@ def test_a_target_that_does_not_exist_is_named():
         (0, Positive | None, False),
         (True, int, False),
         (1, float, True),
+        (10**400, float, True),
+        (math.inf, float, False),
+        (-math.inf, PositiveFloat | None, False),
         ("dynamic", Fraction | Literal["dynamic"], True),
         ("static", Fraction | Literal["dynamic"], False),
         ([1, 2, 3], tuple[Positive, Positive, Positive], True),

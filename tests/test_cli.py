@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import pytest
+from hydra.errors import ConfigCompositionException
 
 from healing_mnist import build, cli, runs
 from healing_mnist.config import CONF, compose
@@ -44,11 +45,16 @@ def message(capsys, tmp_path):
         (["data.source=mnist", "data.root=/not/there"], "data.root=/not/there"),
         (["objective=val/acuracy"], "did you mean 'val/accuracy'?"),
         (["direction=up"], "direction=up: must be one of minimize, maximize"),
-        (["trainer.precision=64-true"], "trainer.precision=64-true: frames are rendered in float32"),
+        (["trainer.precision=64-true"], "trainer.precision=64-true: must be one of 32-true, bf16-mixed, 16-mixed, for"),
+        (
+            ["trainer.precision=bf15"],
+            "1 problem in the settings:\n  trainer.precision=bf15: must be one of 32-true, bf16",
+        ),
         (["trainer.max_epochs=-3"], "trainer.max_epochs=-3: must be an integer at least 1"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0: must be an integer at least 1"),
-        (["optimizer.lr=-1"], "optimizer.lr=-1: Invalid learning rate: -1"),
-        (["optimizer.betas=[2,0.9]"], "optimizer: Invalid beta parameter at index 0: 2"),
+        (["optimizer.lr=-1"], "optimizer.lr=-1: must be a number at least 0"),
+        (["optimizer.weight_decay=-1"], "optimizer.weight_decay=-1: must be a number at least 0"),
+        (["optimizer.betas=[2,0.9]"], "optimizer.betas=[2, 0.9]: must be a list, each a number in [0, 1)"),
         (["trainer.devices=3"], "trainer.devices=3: on a CPU each is a process; 1 to 2 on this machine"),
         (["trainer=ddp", "trainer.accelerator=cpu"], "trainer.devices=-1: on a CPU each is a process; 1 to 2"),
         (["model.channels=[]"], "model.channels=[]: at least one layer"),
@@ -164,6 +170,26 @@ def test_an_override_that_cannot_be_is_explained_at_once(argument, expected, com
     assert len(done.stderr.splitlines()) < 45
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("key", "overrides", "expected"),
+    [
+        (
+            "task.reconstruction_weight",
+            ["sweep=latent_dim", "experiment=convlstm"],
+            " (sweep=latent_dim sets it, which is made for another experiment)",
+        ),
+        ("model.latent_dims", ["sweep=latent_dim"], "; did you mean 'model.latent_dim'? (To add"),
+        ("sweep.trails", ["sweep=latent_dim"], "; did you mean 'sweep.trials'? (To add"),
+        ("zzz", [], ". (To add a setting that is not there, write +zzz=...)"),
+    ],
+)
+def test_an_unknown_setting_of_a_sweep_is_explained(key, overrides, expected, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["sweep.py", *overrides])
+    with pytest.raises(ConfigCompositionException) as error:
+        compose([*overrides, f"{key}=1"])
+    assert cli.explain(error.value).startswith(f"unknown setting '{key}'{expected}")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--info", "defaults-tree"]])

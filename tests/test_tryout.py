@@ -65,7 +65,11 @@ def test_an_evaluation_names_them_too(train, fast):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["data=n6", *N6[:3]], "DataOverview draws single images, AutoregressiveDigits has none"),
+        (["data=n6", *N6[:3]], "draws single images, AutoregressiveDigits has none. .* data=n6 analysis=n6_data"),
+        (
+            ["data=sequences", *SMALL[:2]],
+            "HealingSequences has none. .* Healing MNIST by `python -m healing_mnist.preview`",
+        ),
         (["data.limit=50", "analysis=reconstruction"], "Reconstructions draws what a network makes; use analysis=data"),
     ],
 )

@@ -114,11 +114,11 @@ def draw_bars(rows: Sequence[dict[str, Any]], overall: float) -> Figure:
     figure, axes = subplots(size=(0.45 * len(rows) + 2, 3))
     names, values = [row["class"] for row in rows], [100 * row["accuracy"] for row in rows]
     bars = axes.bar(names, values, color=COLORS[0])
-    axes.bar_label(bars, fmt="%.1f", fontsize=7, label_type="center", color="white")
+    axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=1)
     axes.axhline(100 * overall, color=COLORS[2], linewidth=1, label=f"all classes {overall:.2%}")
-    axes.set(ylim=(0, 105), xlabel="class", ylabel="accuracy (%)", title="Accuracy of each class")
+    axes.set(ylim=(0, 108), xlabel="class", ylabel="accuracy (%)", title="Accuracy of each class")
     if max(map(len, names)) > 2:
         axes.tick_params(axis="x", rotation=45)
-    axes.legend(loc="lower right", frameon=True)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     axes.grid(axis="y")
     return figure

@@ -24,6 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.text import Text
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
@@ -291,6 +292,12 @@ def with_unit(attribute: str) -> str:
     return f"{name} ({UNITS[attribute]})" if attribute in UNITS else name
 
 
+def baseline_style(name: str) -> dict[str, Any]:
+    """How a line is drawn of what needs no learning: thin, each name in its own grey."""
+    greys = {"last": "0.7", "mean": "0.5", "oracle": "0.3"}
+    return {"color": greys.get(name, "0.6"), "linewidth": 0.8, "label": f"baseline: {name}", "zorder": 1}
+
+
 @styled
 def scatter(
     axes: Axes,
@@ -302,21 +309,34 @@ def scatter(
 ) -> None:
     """Points (N, 2) coloured by `values` (N,): a legend for a few whole numbers, a colour bar for a quantity.
 
-    `labels` names the values 0, 1, 2 ...; with `mark` the name stands on each group's median, too.
+    `labels` names the values 0, 1, 2 ...; with `mark` the name stands on each group's median, too, where there is room.
     """
     groups = np.unique(values)
     if len(groups) > len(COLORS):
         drawn = axes.scatter(*points.T, c=values, s=6, cmap="viridis", linewidths=0)
         axes.figure.colorbar(drawn, ax=axes, label=with_unit(name))
     else:
+        names = []
         for color, group in zip(COLORS, groups, strict=False):
             chosen = points[values == group]
             text = labels[int(group)] if labels else f"{group:g}"
             axes.scatter(*chosen.T, color=color, s=6, linewidths=0, label=text)
             if labels and mark:
                 box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "edgecolor": "none"}
-                axes.text(*np.median(chosen, axis=0), text, ha="center", va="center", fontsize=7, bbox=box)
+                spot = np.median(chosen, axis=0)
+                names.append(axes.text(*spot, text, ha="center", va="center", fontsize=7, bbox=box))
+        _drop_overlapping(axes, names)
         axes.legend(title=with_unit(name), loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
     axes.set_title(f"by {name}")
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+def _drop_overlapping(axes: Axes, texts: Sequence[Text]) -> None:
+    """Take away the texts that lie on each other, which nobody could read."""
+    axes.autoscale_view()
+    renderer = RendererAgg(1, 1, axes.figure.dpi)
+    boxes = [text.get_window_extent(renderer) for text in texts]
+    for i, text in enumerate(texts):
+        if any(boxes[i].overlaps(other) for other in boxes[:i] + boxes[i + 1 :]):
+            text.remove()

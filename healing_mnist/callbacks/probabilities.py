@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from healing_mnist.batch import Batch, Output
 from healing_mnist.callbacks.figures import COLORS, Table, class_names, publish, split_prefix, styled, subplots
-from healing_mnist.checks import NonNegative
+from healing_mnist.checks import NonNegative, NotEmpty, UserError
 
 Sample = tuple[Tensor, int, Tensor]  # input (C, H, W), label, probabilities (classes,)
 
@@ -21,14 +21,21 @@ class Probabilities(L.Callback):
     """Draw chosen inputs of each test split beside the probabilities of all classes.
 
     Args:
-        rows: row numbers in the test split; those it does not have are left out.
+        rows: row numbers in the test split; of several splits, those that one does not have are left out of it.
     """
 
     needs = "logits", "single images"
 
-    def __init__(self, rows: Sequence[NonNegative] = (0, 1, 2, 3, 4)):
+    def __init__(self, rows: Annotated[list[NonNegative], NotEmpty()] = (0, 1, 2, 3, 4)):
         self.rows = rows
         self._samples: dict[int, dict[int, Sample]] = {}
+
+    def check_data(self, data: L.LightningDataModule) -> None:
+        """Raise UserError for rows that no test split has."""
+        count = max(len(data.tables[split]["index"]) for split in data.test_splits)
+        for row in self.rows:
+            if row >= count:
+                raise UserError(f"analysis.probabilities.rows: no row {row}; the test set has {count}, from 0")
 
     def on_test_batch_end(
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0

@@ -13,8 +13,17 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from healing_mnist.callbacks.figures import COLORS, Table, from_zero, publish, some_rows, styled, subplots
-from healing_mnist.callbacks.sequences import row_errors
+from healing_mnist.callbacks.figures import (
+    COLORS,
+    Table,
+    baseline_style,
+    from_zero,
+    publish,
+    some_rows,
+    styled,
+    subplots,
+)
+from healing_mnist.callbacks.sequences import predictions, row_errors
 from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
 from healing_mnist.data import corruptions
 
@@ -29,7 +38,7 @@ class Robustness(L.Callback):
 
     Only inputs are damaged, with the same seeds at every level; the region lies at the same place in all frames of a
     row. Beside the network stand the task's baselines on the same damaged input. Published as ``robustness_<name>``
-    for each damage, and ``robustness`` with all of them for the network alone.
+    for each damage, and ``robustness`` with all of them, whose table has the network alone.
 
     Args:
         noises: functions of `data.corruptions`.
@@ -79,7 +88,7 @@ class Robustness(L.Callback):
             own = [row for row in rows if row["damage"] == name]
             publish(trainer, f"robustness_{name}", draw(own), own)
         network = [row for row in rows if row["predictor"] == "network"]
-        publish(trainer, "robustness", draw_together(network), network)
+        publish(trainer, "robustness", draw_together(rows), network)
 
     @torch.no_grad()
     def _measure(self, trainer: L.Trainer, task: Any, split: str) -> Table:
@@ -90,10 +99,7 @@ class Robustness(L.Callback):
             seeds = (batch.index + self.seed * 1_000_003).to(torch.int64)
             for damage, level, corrupt in self._levels(min(data.image_shape[1:])):
                 damaged = replace(batch, input=corrupt(batch.input, level, seeds))
-                with trainer.precision_plugin.forward_context():
-                    images = {"network": task(damaged).image}
-                images |= {name: task.baseline(name, damaged) for name in task.baseline_names()}
-                for predictor, image in images.items():
+                for predictor, image in predictions(trainer, task, damaged).items():
                     key = damage, level, predictor
                     errors.setdefault(key, []).append(row_errors(batch, image, task).cpu().double())
         return [
@@ -145,19 +151,25 @@ def draw(rows: Table) -> Figure:
 
 @styled
 def draw_together(rows: Table) -> Figure:
-    """The network alone: noises in one panel, the missing region in the other; splits by line style."""
+    """Noises in one panel, the missing region in the other, in colours; splits by line style; baselines in grey."""
     figure, axes = subplots(1, 2, (3.9, 3.0), sharey=True)
-    splits, damages = (list(dict.fromkeys(row[key] for row in rows)) for key in ("split", "damage"))
+    splits, damages, predictors = (dict.fromkeys(row[key] for row in rows) for key in ("split", "damage", "predictor"))
     for color, damage in zip(COLORS, damages, strict=False):
         axis = axes[int(damage == "missing_region")]
         for style, split in zip(("-", "--", ":", "-."), splits, strict=False):
-            level, mean, _ = series(rows, split=split, damage=damage)
-            axis.plot(level, mean, style, color=color, label=f"{damage.replace('_', ' ')}, {split.upper()}")
+            for predictor in predictors:
+                level, mean, _ = series(rows, split=split, damage=damage, predictor=predictor)
+                look = {"color": color, "label": f"{damage.replace('_', ' ')}, {split.upper()}"}
+                axis.plot(level, mean, style, **(look if predictor == "network" else baseline_style(predictor)))
             axis.set_xlabel(UNITS.get(damage, "intensity of the noise"))
     from_zero(axes)
     for axis in axes:
         axis.grid()
-        axis.legend()
+        lines: dict[str, Any] = {}
+        for line in axis.lines:
+            lines.setdefault(line.get_label(), line)  # of a baseline's many, the first
+        labels = sorted(lines, key=lambda label: label.startswith("baseline"))
+        axis.legend([lines[label] for label in labels], labels)
     axes[0].set_ylabel("MSE per pixel on [0, 1]")
-    figure.suptitle("Error of the network with damaged input", fontsize=10)
+    figure.suptitle("Error with damaged input", fontsize=10)
     return figure

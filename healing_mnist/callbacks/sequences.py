@@ -19,6 +19,7 @@ from healing_mnist.callbacks.embeddings import check_attributes, choose
 from healing_mnist.callbacks.figures import (
     EDGE,
     Table,
+    baseline_style,
     from_zero,
     image_grid,
     publish,
@@ -29,7 +30,7 @@ from healing_mnist.callbacks.figures import (
     subplots,
     with_unit,
 )
-from healing_mnist.checks import Fraction, NonNegative, Positive
+from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
 
 Page = dict[str, Tensor]  # rows of sequences: input, target, image, lengths, seen, mse, index and the attributes
 
@@ -123,7 +124,7 @@ class SequenceGrids(L.Callback):
         for loader, kept in self._kept.items():
             prefix, again = split_prefix(trainer, loader), reconstructs(task)
             for name, rows in kept.items():
-                title = f"{name.capitalize()} predictions, with MSE per pixel"
+                title = f"{name.capitalize()} predictions{prefix and f' on {prefix[:-1]}'}, with MSE per pixel"
                 publish(trainer, f"{prefix}sequences_{name}", grid(rows.page, title, again), table(rows.page))
             moving = animation(kept["random"].page, again)
             publish_gif(trainer, f"{prefix}sequences_moving", moving, seconds=0.8)
@@ -133,6 +134,7 @@ class SequenceGrids(L.Callback):
 def grid(page: Page, title: str, again: bool = False) -> Figure:
     """A row a sequence: input frames, truth, prediction, absolute difference; empty where there is no frame.
 
+    Below each predicted frame stands its own MSE.
     With `again` the truth is the input as it was, and its frames are numbered as that's are.
     """
     rows, captions = [], []
@@ -143,13 +145,18 @@ def grid(page: Page, title: str, again: bool = False) -> Figure:
         rows.append([place for part, room in parts for place in [*part, *[None] * (room - len(part))]])
         caption = [None if there else "missing" for there in page["seen"][i, :seen].tolist()]
         caption += [None] * (len(rows[-1]) - seen)
-        caption[len(frames) + len(target)] = f"{page['mse'][i]:.4f}"
+        errors = (image - target)[:count].square().flatten(1).mean(1).tolist()
+        first = len(frames) + len(target)
+        caption[first : first + count] = [f"{error:.4f}" for error in errors]
         captions.append(caption)
     steps = page["target"].shape[1]
     names = [f"frame {t}" for t in range(page["input"].shape[1])]
     for name in ("truth", "prediction", "difference"):
         names += [f"{name} {step + (not again)}" for step in range(steps)] if steps > 1 else [name]
-    labels = [f"row {index}" for index in page["index"].tolist()]
+    if {"sequence", "frame"} <= page.keys():  # of N6 and N3
+        labels = [f"#{s}, frame {t}" for s, t in zip(page["sequence"].tolist(), page["frame"].tolist(), strict=True)]
+    else:
+        labels = [f"row {index}" for index in page["index"].tolist()]
     return image_grid(rows, row_labels=labels, column_labels=names, captions=captions, title=title)
 
 
@@ -252,7 +259,8 @@ class MissingCurves(L.Callback):
     """The error when part of the input is missing: holes in every frame, or whole frames.
 
     Both are added to what the data lacks already. The places are drawn from `seed` for every row and share. A missing
-    frame is blank, and `Batch.observed` says that it is.
+    frame is blank, and `Batch.observed` says that it is. Beside the network stand the task's baselines on the same
+    input.
 
     Args:
         areas: shares of each frame blanked by a square hole.
@@ -272,8 +280,19 @@ class MissingCurves(L.Callback):
     ):
         self.shares = {"area": list(areas), "frames": list(frames)}
         self.rows, self.seed = rows, seed
-        self._errors: dict[int, dict[tuple[str, float], list[Tensor]]] = {}
+        self._errors: dict[int, dict[tuple[str, float, str], list[Tensor]]] = {}
         self._seen: dict[int, int] = {}
+
+    def check_data(self, data: L.LightningDataModule) -> None:
+        """Raise UserError for holes that cover nothing, or all of a frame."""
+        height, width = data.image_shape[1:]
+        most = min(height, width) - 1
+        for share in self.shares["area"]:
+            if share and not 1 <= (side := hole_side(height, width, share)) <= most:
+                raise UserError(
+                    f"analysis.missing.areas: {share:g} is a hole with a side of {side} pixels; it must have 1 to "
+                    f"{most}, something must be left to see"
+                )
 
     def on_test_batch_end(
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
@@ -284,9 +303,8 @@ class MissingCurves(L.Callback):
         self._seen[dataloader_idx] = self.rows - room + len(batch)
         errors = self._errors.setdefault(dataloader_idx, {})
         for key, damaged in self._damaged(batch, batch_idx):
-            with torch.no_grad(), trainer.precision_plugin.forward_context():
-                image = task(damaged).image
-            errors.setdefault(key, []).append(row_errors(batch, image, task)[:room].cpu())
+            for predictor, image in predictions(trainer, task, damaged).items():
+                errors.setdefault((*key, predictor), []).append(row_errors(batch, image, task)[:room].cpu())
 
     def _damaged(self, batch: Batch, batch_idx: int) -> Iterator[tuple[tuple[str, float], Batch]]:
         for kind, shares in self.shares.items():
@@ -298,18 +316,31 @@ class MissingCurves(L.Callback):
 
     def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         for loader, errors in self._errors.items():
-            rows = [
-                {"missing": kind, "share": share, "count": sum(map(len, parts)), "mse": torch.cat(parts).mean().item()}
-                for (kind, share), parts in errors.items()
-            ]
+            rows = []
+            for (kind, share, predictor), parts in errors.items():
+                found = {"count": sum(map(len, parts)), "mse": torch.cat(parts).mean().item()}
+                rows.append({"missing": kind, "share": share, "predictor": predictor, **found})
             publish(trainer, split_prefix(trainer, loader) + "missing", draw_missing(rows), rows)
         self._errors, self._seen = {}, {}
+
+
+@torch.no_grad()
+def predictions(trainer: L.Trainer, task: Any, batch: Batch) -> dict[str, Tensor]:
+    """What the network makes of a batch, by the name `network`, and what the task's baselines do."""
+    with trainer.precision_plugin.forward_context():
+        images = {"network": task(batch).image}
+    return images | {name: task.baseline(name, batch) for name in task.baseline_names()}
+
+
+def hole_side(height: int, width: int, share: float) -> int:
+    """Pixels along the edge of a square that covers `share` of a frame, as far as it fits in."""
+    return min(round(math.sqrt(height * width * share)), height, width)
 
 
 def without_area(batch: Batch, share: float, place: Tensor) -> Batch:
     """A square hole of `share` of the area in each input frame; `place` (B, T, 2) in [0, 1) runs from edge to edge."""
     height, width = batch.input.shape[-2:]
-    side = min(round(math.sqrt(height * width * share)), height, width)
+    side = hole_side(height, width, share)
     inside = []
     for axis, length in enumerate((height, width)):
         start = (place[..., axis] * (length - side + 1)).long()[..., None]
@@ -333,13 +364,17 @@ def without_frames(batch: Batch, share: float, chance: Tensor) -> Batch:
 def draw_missing(rows: Table) -> Figure:
     figure, axes = subplots(1, 2, (3.4, 2.6), sharey=True)
     labels = {"area": "share of each frame blank", "frames": "share of the frames missing"}
+    predictors = dict.fromkeys(row["predictor"] for row in rows)
     for axis, (kind, label) in zip(axes, labels.items(), strict=True):
-        axis.plot(
-            *zip(*[(row["share"], row["mse"]) for row in rows if row["missing"] == kind], strict=True), marker="o"
-        )
+        for predictor in predictors:
+            own = [row for row in rows if (row["missing"], row["predictor"]) == (kind, predictor)]
+            style = {"marker": "o", "label": predictor} if predictor == "network" else baseline_style(predictor)
+            axis.plot([row["share"] for row in own], [row["mse"] for row in own], **style)
         axis.set(xlabel=label)
         axis.grid()
     axes[0].set(ylabel="MSE per pixel")
+    if len(predictors) > 1:
+        axes[0].legend()
     from_zero(axes)
     figure.suptitle("Error when part of the input is missing", fontsize=10)
     return figure

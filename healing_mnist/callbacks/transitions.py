@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import lightning as L
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from healing_mnist.callbacks.figures import COLORS, Table, image_grid, publish, publish_table, styled, subplots
-from healing_mnist.checks import Fraction, NonNegative, Positive
+from healing_mnist.checks import Fraction, NonNegative, NotEmpty, Positive, UserError
 from healing_mnist.data.corruptions import gaussian, missing_region, poisson, salt_and_pepper
 from healing_mnist.data.preprocessing import precision_recall
 
@@ -24,7 +25,7 @@ class SequenceOverview(L.Callback):
     Args:
         sequences: whole sequences shown of each, N6 and N3; those with a planted jump come last.
         intensities: of the noise samples, in [0, 1].
-        sides: of the missing regions, in pixels.
+        sides: of the missing regions, in pixels. None: seven from 0 to the smaller side of the image.
     """
 
     needs = ("N6 and N3",)
@@ -32,10 +33,17 @@ class SequenceOverview(L.Callback):
     def __init__(
         self,
         sequences: Positive = 5,
-        intensities: tuple[Fraction, ...] = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0),
-        sides: tuple[NonNegative, ...] = (0, 6, 12, 18, 24, 30, 36),
+        intensities: Annotated[list[Fraction], NotEmpty()] = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0),
+        sides: Annotated[list[NonNegative], NotEmpty()] | None = None,
     ):
-        self.sequences, self.intensities, self.sides = sequences, tuple(intensities), tuple(sides)
+        self.sequences, self.intensities, self.sides = sequences, intensities, sides
+
+    def check_data(self, data: L.LightningDataModule) -> None:
+        """Raise UserError for regions larger than the images."""
+        side = min(data.image_shape[1:])
+        for given in self.sides or ():
+            if given > side:
+                raise UserError(f"analysis.sequence_overview.sides: {given} is more than {side}, the side of the image")
 
     def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         if trainer.is_global_zero:
@@ -52,7 +60,8 @@ class SequenceOverview(L.Callback):
         publish_table(trainer, "outliers", scores(found.outlying, planted))
         frame = data.whole_sequence(int(data.sequences_of["n6"][0]))[:1]
         publish(trainer, "noise_samples", *noise_samples(frame, self.intensities))
-        publish(trainer, "missing_regions", *missing_regions(frame, self.sides))
+        sides = some_sides(min(frame.shape[-2:])) if self.sides is None else self.sides
+        publish(trainer, "missing_regions", *missing_regions(frame, sides))
 
 
 def pick(data: Any, name: str, count: int) -> Tensor:
@@ -120,15 +129,16 @@ def draw_transitions(points: list[dict[str, Any]], explained: Tensor) -> Figure:
     }
     figure, (plane, line) = subplots(1, 2, (4.4, 3.6))
     bins = torch.linspace(min(p["distance"] for p in points), max(p["distance"] for p in points), 50).tolist()
-    stacks = []
+    distances = []
     for key, (name, color, marker, area) in kinds.items():
         chosen = [p for p in points if (p["outlier"], p["planted"]) == key]
         across, up = ([p[f"component_{i}"] for p in chosen] for i in (1, 2))
         plane.scatter(across, up, s=area, color=color, marker=marker, linewidths=0, label=f"{name} ({len(chosen)})")
-        stacks.append([p["distance"] for p in chosen])
-    colors = [color for _, color, _, _ in kinds.values()]
-    line.hist(stacks, bins=bins, stacked=True, color=colors)
+        distances.append([p["distance"] for p in chosen])
+    # Not on each other: on a logarithmic axis what stands on something has no height of its own.
+    line.hist(distances, bins=bins, histtype="step", color=[color for _, color, _, _ in kinds.values()], linewidth=1.2)
     line.set_yscale("log")
+    line.set_ylim(bottom=0.5)  # a bin of one can be seen
     first, second = F.pad(explained, (0, 1))[:2].tolist()
     plane.set(
         title=f"{len(points)} transitions of N6's training sequences",
@@ -154,7 +164,7 @@ def scores(outlying: Tensor, planted: Tensor) -> Table:
     return rows
 
 
-def noise_samples(frame: Tensor, intensities: tuple[float, ...]) -> tuple[Figure, Table]:
+def noise_samples(frame: Tensor, intensities: Sequence[float]) -> tuple[Figure, Table]:
     """One frame (1, C, H, W) under each kind of noise, with the error each makes."""
     seed = torch.zeros(1, dtype=torch.int64)
     images = [[noise(frame, intensity, seed)[0] for intensity in intensities] for noise in NOISES.values()]
@@ -162,9 +172,13 @@ def noise_samples(frame: Tensor, intensities: tuple[float, ...]) -> tuple[Figure
     return _samples(frame[0], images, list(NOISES), "intensity", labels, "Noise on the input, by kind and intensity")
 
 
-def missing_regions(frame: Tensor, sides: tuple[int, ...]) -> tuple[Figure, Table]:
+def some_sides(most: int) -> list[int]:
+    """Seven whole numbers from 0 to `most`, evenly; all where there are fewer."""
+    return sorted({round(most * k / 6) for k in range(7)})
+
+
+def missing_regions(frame: Tensor, sides: Sequence[int]) -> tuple[Figure, Table]:
     """One frame (1, C, H, W) with a missing square of each size at three random places, with the error each makes."""
-    sides = tuple(side for side in sides if side <= min(frame.shape[-2:]))
     images = [[missing_region(frame, side, torch.tensor([seed]))[0] for side in sides] for seed in range(3)]
     places = [f"place {i}" for i in range(1, 4)]
     return _samples(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from os import getpid
@@ -80,13 +80,16 @@ class Definition:
         old = Definition.load(folder)
         # Another trainer may compute the same on another machine; where it does not, the jobs that ran are refused.
         kept = [
-            sorted(o for o in each.fixed if not incidental(o) and not o.startswith("trainer=")) for each in (old, self)
+            dict(o.split("=", 1) if "=" in o else (o, "left out") for o in each.fixed if not incidental(o))
+            for each in (old, self)
         ]
-        pairs = {name: (getattr(old, name), getattr(self, name)) for name in ("method", "objective", "direction")}
-        pairs["fixed"] = (kept[0], kept[1])
-        changed = there_and_now({name: (before, now) for name, (before, now) in pairs.items() if before != now})
+        for fixed in kept:
+            fixed.pop("trainer", None)
+        kinds = [{key: getattr(each, key) for key in ("method", "objective", "direction")} for each in (old, self)]
+        changed = _changes(*kinds) + _changes(*kept)
         if old.varied.keys() != self.varied.keys() or (self.method == "tpe" and old.varied != self.varied):
-            changed.append(f"what varies: {_words(old.varied)} there, {_words(self.varied)} now")
+            spaces = [{key: f"varies ({space})" for key, space in each.varied.items()} for each in (old, self)]
+            changed += _changes(*spaces)
         elif self.method != "tpe" and (gone := [name for name in old.points if name not in self.points]):
             changed.append(f"points no longer in the sweep: {', '.join(gone[:5])}" + " ..." * (len(gone) > 5))
         if changed:
@@ -157,5 +160,7 @@ def only_one(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _words(varied: dict[str, str]) -> str:
-    return "; ".join(f"{key} ({space})" for key, space in varied.items())
+def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """A line for each key that has not the same words on both sides, or is on one alone."""
+    pairs = {key: (old.get(key, "not said"), new.get(key, "not said")) for key in sorted(old.keys() | new.keys())}
+    return there_and_now({key: (before, now) for key, (before, now) in pairs.items() if before != now})

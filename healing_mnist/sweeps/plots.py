@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import accumulate
 from pathlib import Path
 from textwrap import wrap
@@ -86,20 +86,29 @@ def _lines(axes: Axes, results: Results, key: str, metric: str, legend: bool) ->
         others = _named({k: v for k, v in setting.point.items() if k != key}) or "measured"
         groups.setdefault(others, []).append(setting)
     crowded = len(groups) > len(COLORS)
+    words = {places[id(s)] for s in settings if not _number(s.point[key])}
     for others, members in groups.items():
         members.sort(key=lambda s: places[id(s)])
-        x, y = [places[id(s)] for s in members], [s.mean(metric) for s in members]
+        points = [(places[id(s)], s.mean(metric), s.spread(metric) or 0.0) for s in members]
         color = COLORS[0] if crowded else None
-        error = [s.spread(metric) or 0.0 for s in members]
+        repeated = any(spread for _, _, spread in points)
+        x, y, error = zip(*_apart(points, words), strict=True)
         axes.errorbar(
-            x, y, error if any(error) else None, marker="o", markersize=3.5, capsize=2, label=others, color=color
+            x, y, error if repeated else None, marker="o", markersize=3.5, capsize=2, label=others, color=color
         )
     told = [(places[id(s)], report_of(s, results.definition.report).get(metric)) for s in settings]
     told = sorted({(x, y) for x, y in told if y is not None})
     if told:
-        axes.plot(*zip(*told, strict=True), "--", marker="x", color="#717581", label="report")
+        axes.plot(*zip(*_apart(told, words), strict=True), "--", marker="x", color="#717581", label="report")
     if legend and ((len(groups) > 1 and not crowded) or told):
         axes.legend(**{"loc": "upper left", "bbox_to_anchor": (1, 1)} if 4 < len(groups) <= len(COLORS) else {})
+
+
+def _apart(points: Sequence[tuple[float, ...]], words: Collection[float]) -> list[tuple[float, ...]]:
+    """Points of a line, with a gap before the first word behind numbers: no line leads from the one to the other."""
+    first = next((i for i, point in enumerate(points) if point[0] in words), 0)
+    gap = [(math.nan,) * len(points[0])] if first else []
+    return [*points[:first], *gap, *points[first:]]
 
 
 @styled
@@ -151,11 +160,13 @@ def parallel_coordinates(results: Results) -> Figure | None:
     figure, axes = subplots(size=(1.3 * (len(keys) + 1) + 1.5, 3.6))
     columns = [[run.point[key] for run in runs] for key in keys] + [[run.metrics[objective] for run in runs]]
     logs = [*(_log_drawn(results, key) for key in keys), False]
+    logs = [_wide(column, log) for column, log in zip(columns, logs, strict=True)]
     heights = np.stack([_unit(axes, i, *column) for i, column in enumerate(zip(columns, logs, strict=True))], axis=1)
     shade = _ranks(heights[:, -1])
     for i in np.argsort(shade if results.definition.direction == "maximize" else -shade):  # the best on top
         axes.plot(heights[i], color=_map()(shade[i]), alpha=0.7, linewidth=1)
-    axes.set_xticks(range(len(columns)), [*(key.rsplit(".", 1)[-1] for key in keys), objective])
+    names = [*(key.rsplit(".", 1)[-1] for key in keys), objective]
+    axes.set_xticks(range(len(columns)), [name + "\n(log)" * log for name, log in zip(names, logs, strict=True)])
     axes.set_xlim(-0.2, len(columns) - 0.4)
     axes.set_yticks([])
     axes.spines[["left", "bottom"]].set_visible(False)
@@ -282,11 +293,15 @@ def _log_if_wide(axes: Axes, which: str, values: Sequence[float], factor: float 
         axis.set_minor_formatter(NullFormatter())
 
 
-def _unit(axes: Axes, place: int, values: Sequence[Any], log: bool = False) -> np.ndarray:
+def _wide(values: Sequence[Any], log: bool) -> bool:
+    """Whether a column of parallel coordinates is logarithmic: of numbers that span much, or are to be with `log`."""
+    return all(map(_number, values)) and min(values) > 0 and max(values) / min(values) > (1 if log else WIDE)
+
+
+def _unit(axes: Axes, place: int, values: Sequence[Any], log: bool) -> np.ndarray:
     """Values of one column of parallel coordinates scaled to [0, 1], its axis and labels drawn."""
     if all(map(_number, values)):
-        wide = min(values) > 0 and max(values) / min(values) > (1 if log else WIDE)
-        numbers = np.log10(values) if wide else np.asarray(values, dtype=float)
+        numbers = np.log10(values) if log else np.asarray(values, dtype=float)
         low, high = numbers.min(), numbers.max()
         heights = (numbers - low) / (high - low) if high > low else np.full(len(values), 0.5)
         marks = {0.0: shown(float(min(values))), 1.0: shown(float(max(values)))}

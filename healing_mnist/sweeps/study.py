@@ -7,6 +7,7 @@ leave, so a study that was interrupted goes on.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -194,6 +195,9 @@ def run(arguments: Sequence[str]) -> None:
     for key in ("small", "run"):
         if own.get(key, "true") not in ("true", "false"):
             raise UserError(f"{key}={own[key]}: must be true or false")
+    for key in ("mnist", "cifar10"):
+        if key in own and not os.path.isdir(os.path.expanduser(own[key])):
+            raise UserError(f"{key}={own[key]}: no such folder")
     study = Study.load(own["study"])
     setup = Setup(
         study,

@@ -3,7 +3,7 @@ import pytest
 import sklearn.metrics
 import torch
 
-from healing_mnist.callbacks.confusion import Confusion, as_text, classification_report
+from healing_mnist.callbacks.confusion import Confusion, as_text, classification_report, draw_bars
 
 NAMES = ["cat", "dog", "owl", "fox"]
 
@@ -19,6 +19,19 @@ def test_matrix_counts_what_the_network_says(run_test, network, read_csv, tmp_pa
     assert [float(row["accuracy"]) for row in read_csv("class_accuracy")] == pytest.approx(recall)
     for name in ("confusion.png", "class_accuracy.png", "classification_report.csv", "classification_report.txt"):
         assert (tmp_path / "figures" / name).exists()
+
+
+def test_a_low_bar_has_a_number_that_can_be_read():
+    shares = {"cat": 0, "dog": 0.5, "owl": 1, "fox": 0.01}
+    figure = draw_bars([{"class": name, "accuracy": share} for name, share in shares.items()], 0.4)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["0.0", "50.0", "100.0", "1.0"]
+    assert {text.get_color() for text in axes.texts} == {"black"}
+    boxes = [text.get_window_extent() for text in axes.texts]
+    for box, bar in zip(boxes, axes.patches, strict=True):
+        assert bar.get_window_extent().y1 < box.y0 < box.y1 < axes.bbox.y1
+    assert not axes.get_legend().get_window_extent().overlaps(axes.bbox)
 
 
 def test_report_agrees_with_sklearn():

@@ -1,4 +1,4 @@
-from healing_mnist.callbacks.curves import Curves
+from healing_mnist.callbacks.curves import Curves, draw
 
 METRICS = "epoch,train/loss,val/loss,val/mse,test/mse\n0,2.0,1.5,,\n1,nan,1.25,0.5,\n1,,,,0.4\n"
 
@@ -14,6 +14,11 @@ def test_series_of_train_and_val(run_test, read_csv, tmp_path):
         ("val/mse", 1, 0.5),
     ]
     assert (tmp_path / "figures/curves.png").exists()
+
+
+def test_each_panel_says_what_is_up():
+    axes = draw({"mse": {"val": [(0, 0.5), (1, 0.4)]}, "loss": {"train": [(0, 2.0)]}}).axes
+    assert [(axis.get_xlabel(), axis.get_ylabel()) for axis in axes] == [("epoch", "mse"), ("epoch", "loss")]
 
 
 def test_no_metrics_no_figure(run_test, tmp_path):

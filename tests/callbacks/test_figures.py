@@ -92,6 +92,15 @@ def test_scatter_has_a_legend_for_groups_and_a_bar_for_a_quantity():
     assert len(figure.axes) == 3  # the third is the colour bar
 
 
+def test_names_on_each_other_are_left_to_the_legend():
+    middles = np.array([[0, 0], [0.1, 0], [9, 9], [0, 9]])  # cat and dog in one place
+    points = np.repeat(middles, 10, axis=0) + np.random.default_rng(0).normal(size=(40, 2)) / 100
+    axes = subplots()[1]
+    scatter(axes, points, np.arange(40) // 10, "class", ["cat", "dog", "owl", "fox"])
+    assert [text.get_text() for text in axes.texts] == ["owl", "fox"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cat", "dog", "owl", "fox"]
+
+
 def test_drawing_leaves_global_style_alone():
     import matplotlib
 

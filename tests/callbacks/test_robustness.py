@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from healing_mnist.batch import Batch, Output
-from healing_mnist.callbacks.robustness import Robustness
+from healing_mnist.callbacks import robustness
+from healing_mnist.callbacks.robustness import Robustness, draw_together
 from healing_mnist.checks import UserError
 from healing_mnist.data import corruptions
 from healing_mnist.tasks.next_frame import NextFrame
@@ -65,7 +66,15 @@ def test_curves(measure, two_tests, read_csv, tmp_path, monkeypatch):
     assert {row["level"] for row in found} == {str(side) for side in range(7)}
 
 
-def test_network_alone_in_one_figure(measure, read_csv, tmp_path):
+def test_all_damages_in_one_figure(measure, read_csv, tmp_path, monkeypatch):
+    legends = []
+
+    def draw(rows):
+        figure = draw_together(rows)
+        legends.extend([text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes)
+        return figure
+
+    monkeypatch.setattr(robustness, "draw_together", draw)
     measure(Robustness(noises=["poisson"], intensities=2, max_intensity=0.4, max_side=1, rows=3))
     found = read_csv("robustness")
     assert {(row["split"], row["damage"], float(row["level"])) for row in found} == {
@@ -73,7 +82,9 @@ def test_network_alone_in_one_figure(measure, read_csv, tmp_path):
         for split in ("near", "far")
         for point in [("poisson", 0.0), ("poisson", 0.4), ("missing_region", 0.0), ("missing_region", 1.0)]
     }
-    assert {row["predictor"] for row in found} == {"network"}
+    assert {row["predictor"] for row in found} == {"network"}  # baselines are in the tables of each damage
+    for legend, damage in zip(legends, ("poisson", "missing region"), strict=True):
+        assert legend == [f"{damage}, NEAR", f"{damage}, FAR", "baseline: last", "baseline: mean"]
     assert (tmp_path / "figures" / "robustness.png").is_file()
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 from healing_mnist.batch import Batch, Output
+from healing_mnist.callbacks import sequences
 from healing_mnist.callbacks.figures import rasterize
 from healing_mnist.callbacks.sequences import (
     ErrorsByAttribute,
@@ -20,6 +21,7 @@ from healing_mnist.callbacks.sequences import (
     without_area,
     without_frames,
 )
+from healing_mnist.checks import UserError
 from healing_mnist.data.sequences import HealingSequences
 from healing_mnist.tasks.next_frame import NextFrame, SequenceReconstruction
 
@@ -104,6 +106,28 @@ def test_frames_given_back_have_the_numbers_of_the_input(again, first):
     assert labels[:4] == ["frame 0", "frame 1", f"truth {first}", f"truth {first + 1}"]
 
 
+def test_each_predicted_frame_has_its_own_error_and_each_row_its_sequence():
+    page = {name: torch.zeros(2, 3, 1, 8, 8) for name in ("input", "target", "image")}
+    page["image"] = torch.tensor([0.1, 0.2, 0.4]).view(3, 1, 1, 1).expand(2, 3, 1, 8, 8)
+    page |= {name: torch.tensor([3, 3]) for name in ("lengths", "target_lengths")}
+    page |= {"seen": torch.ones(2, 3, dtype=torch.bool), "mse": torch.full((2,), 0.07), "index": torch.arange(2)}
+    page |= {"sequence": torch.tensor([17, 19]), "frame": torch.tensor([4, 14])}
+    axes = grid(page, "two").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["0.0100", "0.0400", "0.1600"] * 2
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["#17, frame 4", "#19, frame 14"]
+    del page["frame"]
+    assert [text.get_text() for text in grid(page, "two").axes[0].get_yticklabels()] == ["row 0", "row 1"]
+
+
+def test_a_grid_of_several_splits_names_its_own(run, monkeypatch):
+    titles = []
+    monkeypatch.setattr(HealingSequences, "test_splits", ("val", "test"))
+    monkeypatch.setattr(sequences, "grid", lambda page, title, again: titles.append(title) or grid(page, title, again))
+    run(SequenceGrids(count=2))
+    assert titles[0] == "Best predictions on val, with MSE per pixel"
+    assert titles[-1] == "Random predictions on test, with MSE per pixel"
+
+
 def test_kept_rows_are_those_of_one_sort():
     scores = torch.rand(50, generator=torch.Generator().manual_seed(0))
     kept = Kept(7)
@@ -156,14 +180,30 @@ def test_padding_of_a_reconstruction_does_not_count(run, read_csv):
 def test_curves_over_what_is_missing(run, read_csv, tmp_path):
     callback = MissingCurves(areas=[0.0, 0.3, 0.9], frames=[0.0, 0.4, 0.8], rows=30)
     batch, errors, _ = run(callback, length=(4, 6))
-    table = {(row["missing"], float(row["share"])): float(row["mse"]) for row in read_csv("missing")}
-    assert len(table) == 6
+    found = {}
+    for row in read_csv("missing"):
+        found.setdefault(row["predictor"], {})[row["missing"], float(row["share"])] = float(row["mse"])
+    assert [len(rows) for rows in found.values()] == [6] * 4  # the network and three baselines
+    whole = (batch.last.unsqueeze(1) - batch.target).square().mean((1, 2, 3, 4))[:30]
+    assert found["last"]["area", 0.0] == pytest.approx(whole.mean().item(), rel=1e-4)
+    assert found["last"]["area", 0.9] == pytest.approx((batch.target[:30] ** 2).mean().item(), rel=0.15)  # damaged, too
+    table = found["network"]
     assert all(int(row["count"]) == 30 for row in read_csv("missing"))
     assert table["area", 0.0] == table["frames", 0.0] == pytest.approx(errors[:30].mean().item(), rel=1e-4)
     nothing = (batch.target[:30] ** 2).mean().item()  # a blank last frame predicts black
     assert table["area", 0.0] != table["area", 0.3] != table["area", 0.9]
     assert table["frames", 0.8] == pytest.approx(nothing, rel=0.15)
     assert (tmp_path / "figures/missing.png").exists()
+
+
+@pytest.mark.parametrize(("share", "side"), [(0.0001, 0), (1.0, 28)])
+def test_holes_of_nothing_or_everything_are_refused(share, side):
+    data = HealingSequences(num_sequences=30, num_eval_sequences=45, angles=[10])
+    MissingCurves().check_data(data)
+    with pytest.raises(
+        UserError, match=f"areas: {share:g} is a hole with a side of {side} pixels; it must have 1 to 27"
+    ):
+        MissingCurves(areas=[0.0, share]).check_data(data)
 
 
 def batch_of(lengths, observed=None):

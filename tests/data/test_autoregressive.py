@@ -251,7 +251,7 @@ def test_impossible_values_are_found_from_the_signature():
     assert problems_of(config, "data") == [
         "data.anomaly_rate=1.5: must be a number in [0, 1]",
         "data.window=0: must be an integer at least 1",
-        "data.noise=nan: must be a number at least 0",
+        "data.noise=nan: must be a finite number",
         "data.variant=clean: must be one of base, denoised, cleaned, processed",
         "data.resample=True: unknown setting of AutoregressiveDigits",
         "data.rotation.persistence=2: must be a number in [0, 1]",

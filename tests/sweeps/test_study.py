@@ -209,6 +209,13 @@ def test_mistakes_are_named(arguments, message):
         study.run(arguments)
 
 
+@pytest.mark.parametrize("said", ["mnist=/nope", "cifar10="])
+def test_a_folder_that_is_not_there_is_named_before_anything_is_run(planted, said):
+    with pytest.raises(UserError, match=f"^{said}: no such folder$"):
+        study.run(["study=s", "run=false", said])
+    assert not planted.study.document.exists()
+
+
 def test_an_unknown_key_of_a_part_is_named(planted):
     path = planted.at / "conf" / "study" / "s.yaml"
     path.write_text(path.read_text().replace("evaluate:", "evalute:"))

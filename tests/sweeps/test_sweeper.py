@@ -81,8 +81,9 @@ def test_another_definition_is_refused_with_the_difference(sweep):
     assert sweep("seed=1,2").code == 0
     other = sweep("seed=1,2", "model.latent_dim=7")
     assert other.code == 1
-    assert "fixed: ['experiment=joint'] there, ['experiment=joint', 'model.latent_dim=7'] now" in other.err
-    assert "what varies" in sweep("model.latent_dim=3,4").err
+    assert "another sweep:\n  model.latent_dim: not said there, 7 now\nChoose" in other.err
+    varied = "  model.latent_dim: not said there, varies (3, 4) now\n  seed: varies (1, 2) there, not said now\nChoose"
+    assert varied in sweep("model.latent_dim=3,4").err
     wrong = sweep("model.latent_dim=3,0", "fresh=true")
     assert wrong.code == 1
     assert jobs_of(wrong.folder) == ["seed=1", "seed=2"]  # nothing is deleted for a sweep that cannot run

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import yaml
 from hydra import compose as hydra_compose
@@ -242,6 +243,29 @@ def test_a_search_is_drawn_on_the_scale_it_was_drawn_from(results):
     assert (rates.get_xscale(), betas.get_xscale(), layers.get_xscale()) == ("log", "linear", "linear")
     assert all(tick == int(tick) for tick in layers.get_xticks())
     assert all(tick == int(tick) for tick in plots.history(results).axes[0].get_xticks())
+
+
+def test_no_line_leads_from_a_number_to_a_word(results):
+    for run, weight in zip(results.runs.values(), (0.5, 1.0, "dynamic", "static"), strict=True):
+        run.state, run.point = "finished", {"task.w": weight}
+        run.metrics = {"val/accuracy": 0.5}
+    line = plots.curves(results).axes[0].lines[0]
+    assert np.isnan(line.get_xdata(orig=False)).tolist() == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]  # a gap before the first word
+
+
+def test_parallel_coordinates_say_which_are_logarithmic(results):
+    for i, run in enumerate(results.runs.values()):
+        run.state, run.metrics = "finished", {"val/accuracy": 0.5 + i / 10}
+        run.point = {"optimizer.lr": 0.001 * 10**i, "model.layers": 1 + i, "model.kind": "ab"[i % 2]}
+    results.definition.varied = dict.fromkeys(results.runs["w=0.5,seed=1"].point, "")
+    labels = [text.get_text() for text in plots.parallel_coordinates(results).axes[0].get_xticklabels()]
+    assert labels == ["lr\n(log)", "layers", "kind", "val/accuracy"]
 
 
 def test_bars_say_what_they_are(results):
