@@ -1,8 +1,8 @@
-"""Draw the Healing MNIST sets for the documentation: ``python -m healing_mnist.preview [data.source=mnist ...]``.
+"""Draw the Healing MNIST sets: ``python -m healing_mnist.preview [output_dir=outputs] [data.source=mnist ...]``.
 
-``docs/figures/healing_images.png`` has a row for each set of conf/data, one image of each class in it; the angles and
-the sides of the squares are in ``healing_images.csv``. ``healing_sequences.png`` and its csv have two sequences of
-each set of conf/data/sequences, ``healing_sequences.gif`` plays them.
+``healing_images.png`` in its folder ``figures`` has a row for each set of conf/data, one image of each class in it; the
+angles and the sides of the squares are in ``healing_images.csv``. ``healing_sequences.png`` and its csv have two
+sequences of each set of conf/data/sequences, ``healing_sequences.gif`` plays them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from healing_mnist import cli
-from healing_mnist.config import ROOT, compose
+from healing_mnist.config import compose
 
 SETS = {
     "images": "plain",
@@ -33,7 +33,7 @@ SEQUENCE_SETS = (
 )
 
 
-def preview(overrides: Sequence[str] = (), place: Path = ROOT / "docs/figures") -> Path:
+def preview(overrides: Sequence[str], place: Path) -> Path:
     """Draw the sets with the overrides given; returns the path of the picture."""
     import torch
 
@@ -67,9 +67,7 @@ def _caption(angle: float, side: float) -> str:
     return ", ".join([f"{angle:.0f}°"] * (angle > 0) + [f"{side:.0f} px"] * (side > 0)) or "as it is"
 
 
-def preview_sequences(
-    overrides: Sequence[str] = (), place: Path = ROOT / "docs/figures", count: int = 2, first: int = 7
-) -> Path:
+def preview_sequences(overrides: Sequence[str], place: Path, count: int = 2, first: int = 7) -> Path:
     """Draw `count` sequences of each set, from test row `first` on; returns the path of the picture.
 
     Each row of the grid is a sequence, all its frames, the target last; below the first stands the angle of a step,
@@ -109,8 +107,14 @@ def preview_sequences(
     return place / "healing_sequences.png"
 
 
+def draw_all(overrides: Sequence[str]) -> tuple[Path, Path]:
+    """Both pictures, in the folder ``figures`` of `output_dir`."""
+    place = Path(compose(overrides).output_dir) / "figures"
+    return preview(overrides, place), preview_sequences(overrides, place)
+
+
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
     else:
-        print(*cli.guarded(lambda: (preview(sys.argv[1:]), preview_sequences(sys.argv[1:]))), sep="\n")
+        print(*cli.guarded(lambda: draw_all(sys.argv[1:])), sep="\n")

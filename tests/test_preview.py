@@ -7,7 +7,7 @@ from healing_mnist.preview import SEQUENCE_SETS, SETS, preview, preview_sequence
 
 
 def test_draws_a_row_for_each_set_with_its_numbers(tmp_path):
-    picture = preview(place=tmp_path)
+    picture = preview([], tmp_path)
     assert np.asarray(Image.open(picture)).std() > 20
     rows = list(csv.DictReader((tmp_path / "healing_images.csv").open()))
     assert len(rows) == 10 * len(SETS)
@@ -30,7 +30,7 @@ def test_classes_that_a_few_images_lack_are_left_out(tmp_path):
 
 
 def test_draws_sequences_of_each_set_with_their_numbers(tmp_path):
-    picture = preview_sequences(["data.num_eval_sequences=20"], place=tmp_path, count=2)
+    picture = preview_sequences(["data.num_eval_sequences=20"], tmp_path, count=2)
     assert np.asarray(Image.open(picture)).std() > 20
     rows = list(csv.DictReader((tmp_path / "healing_sequences.csv").open()))
     assert [row["set"] for row in rows] == [name for name in SEQUENCE_SETS for _ in range(2)]
