@@ -36,7 +36,7 @@ def test_experiment_runs(name, outputs):
 
 @pytest.mark.parametrize(
     ("name", "beside"),
-    [("convgru", "convlstm"), ("convrnn", "convlstm"), ("cnn_transformer", "cnn_lstm")],
+    [("convgru", "convlstm"), ("convrnn", "convlstm"), ("simvp", "convlstm"), ("cnn_transformer", "cnn_lstm")],
 )
 def test_networks_compared_differ_in_the_network_alone(name, beside):
     settings, others = plain(compose([f"experiment={name}"])), plain(compose([f"experiment={beside}"]))

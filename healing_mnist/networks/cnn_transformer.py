@@ -49,7 +49,7 @@ class CNNTransformer(EncodedFrames):
         super().__init__(encoder, width)
         self.token = nn.Parameter(torch.zeros(width))  # by its position it differs from all frames from the start
         layer = nn.TransformerEncoderLayer(width, heads, feedforward, dropout, batch_first=True, norm_first=True)
-        # Nested tensors leave the padding out, but only without gradients, and shorten the output where all are short.
+        # Nested tensors, which leave padding out, are for norms that come last; to ask for them here is to be warned.
         self.transformer = nn.TransformerEncoder(layer, num_layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.embedding_dim = embedding_dim
         self.summarise = nn.Linear(width, embedding_dim)
@@ -58,17 +58,17 @@ class CNNTransformer(EncodedFrames):
     def embed(self, features: Tensor, lengths: Tensor | None = None, observed: Tensor | None = None) -> Tensor:
         count, frames = features.shape[:2]
         width, time = len(self.token), torch.arange(frames, device=features.device)
-        following = torch.full_like(time[:1], frames).expand(count) if lengths is None else lengths
+        following = time.new_full((count,), frames) if lengths is None else lengths
         token = self.token + sinusoids(following, width)
         sequence = torch.cat((token[:, None], self.widened(features, observed) + sinusoids(time, width)), 1)
-        hidden = torch.zeros(count, frames, dtype=torch.bool, device=features.device)
-        if lengths is not None:
-            hidden = hidden | (time >= lengths[:, None])
-        if observed is not None:
-            hidden = hidden | ~observed
-        masked = lengths is not None or observed is not None
-        mask = torch.cat((torch.zeros_like(hidden[:, :1]), hidden), 1) if masked else None  # the token is always there
-        return self.summarise(self.transformer(sequence, src_key_padding_mask=mask)[:, 0]).float()
+        hidden = None
+        if lengths is not None or observed is not None:
+            hidden = torch.zeros(sequence.shape[:2], dtype=torch.bool, device=features.device)  # never the token
+            if lengths is not None:
+                hidden[:, 1:] |= time >= lengths[:, None]
+            if observed is not None:
+                hidden[:, 1:] |= ~observed
+        return self.summarise(self.transformer(sequence, src_key_padding_mask=hidden)[:, 0]).float()
 
 
 def sinusoids(positions: Tensor, width: int) -> Tensor:
