@@ -3,7 +3,7 @@
 import pytest
 
 from healing_mnist import runs
-from healing_mnist.config import CONF, compose
+from healing_mnist.config import CONF, compose, plain
 
 FEW_ROWS = ["data.batch_size=8", "data.eval_batch_size=8", "analysis.context.sequences=1"]  # of 71 channels
 SMALL = {
@@ -32,3 +32,15 @@ def test_experiment_runs(name, outputs):
     figures = list((result.folder / "figures").glob("*.png"))
     assert figures
     assert all(figure.with_suffix(".csv").exists() for figure in figures), "a figure without its numbers"
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [("convgru", "convlstm"), ("convrnn", "convlstm"), ("simvp", "convlstm"), ("cnn_transformer", "cnn_lstm")],
+)
+def test_networks_compared_differ_in_the_network_alone(name, beside):
+    settings, others = plain(compose([f"experiment={name}"])), plain(compose([f"experiment={beside}"]))
+    assert settings["model"]["_target_"] != others["model"]["_target_"]
+    assert settings.pop("model") == plain(compose([f"experiment={name}", f"model={name}"]).model)
+    del others["model"]
+    assert settings | {"name": beside} == others

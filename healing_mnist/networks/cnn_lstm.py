@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from healing_mnist.batch import Output
 from healing_mnist.checks import Fraction, Positive, UserError
 from healing_mnist.networks.autoencoder import ConvEncoder
+from healing_mnist.networks.encoded_frames import EncodedFrames
 from healing_mnist.networks.layers import in_float32
 
 
-class CNNLSTM(nn.Module):
+class CNNLSTM(EncodedFrames):
     """Predict the images that follow a sequence, or give the sequence back.
 
     The encoder says itself whether it is frozen; the decoder is its mirror image and always trained here.
@@ -50,12 +49,10 @@ class CNNLSTM(nn.Module):
         mask_input: bool = False,
         decode: Literal["next", "sequence"] = "next",
     ):
-        super().__init__()
         if dropout and num_layers == 1:
             raise UserError(f"model.dropout={dropout}: acts between LSTM layers, model.num_layers=1 has none")
-        self.encoder = encoder
-        self.mask_input, self.embedding = mask_input, embedding
-        self.widen = nn.Sequential(nn.Linear(encoder.latent_dim + mask_input, width), nn.ReLU())
+        super().__init__(encoder, width, mask_input)
+        self.embedding = embedding
         self.lstm = nn.LSTM(
             width, hidden_size, num_layers, batch_first=True, dropout=dropout, bidirectional=bidirectional
         )
@@ -65,56 +62,17 @@ class CNNLSTM(nn.Module):
         )
         self.decoder = encoder.mirrored(self.embedding_dim)
 
-    def forward(
-        self, frames: Tensor, lengths: Tensor | None = None, observed: Tensor | None = None, steps: int = 1
-    ) -> Output:
-        """Predict `steps` images.
-
-        Args:
-            frames: (B, T, C, H, W) in [0, 1].
-            lengths: (B,) valid frames of each sequence; None when all are.
-            observed: (B, T) bool, False where a frame is missing; None when none is.
-
-        Returns:
-            image (B, steps, C, H, W) in [0, 1], embedding (B, embedding_dim).
-        """
-        return self.predict(self.encode(frames, lengths), lengths, observed, steps)
-
-    def encode(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """(B, T, C, H, W) -> features (B, T, d); padding frames are left out, their features are zero."""
-        if lengths is None:
-            return self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        valid = torch.arange(frames.shape[1], device=frames.device) < lengths[:, None]
-        encoded = self.encoder(frames[valid])
-        return encoded.new_zeros(*valid.shape, encoded.shape[-1]).masked_scatter(valid[..., None], encoded)
-
     def predict(
         self, features: Tensor, lengths: Tensor | None = None, observed: Tensor | None = None, steps: int = 1
     ) -> Output:
-        """As `forward`, from features (B, T, d) of the frames: what can be kept when the encoder is frozen."""
+        if self.unroll is None:
+            return super().predict(features, lengths, observed, steps)
         embedding = self.embed(features, lengths, observed)
-        if self.unroll is not None:
-            states, _ = in_float32(self.unroll, embedding[:, None].expand(-1, steps, -1))
-            return Output(self.decoder(states.flatten(0, 1)).unflatten(0, states.shape[:2]), embedding=embedding)
-        images = [self.decoder(embedding)]
-        while len(images) < steps:
-            features, lengths, observed = _append(features, self.encoder(images[-1]), lengths, observed)
-            images.append(self.decoder(self.embed(features, lengths, observed)))
-        return Output(torch.stack(images, 1), embedding=embedding)
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile encoder and decoder, which training calls one by one; an LSTM is not compiled."""
-        self.encoder.compile(*args, **kwargs)
-        self.decoder.compile(*args, **kwargs)
+        states, _ = in_float32(self.unroll, embedding[:, None].expand(-1, steps, -1))
+        return Output(self.decoder(states.flatten(0, 1)).unflatten(0, states.shape[:2]), embedding=embedding)
 
     def embed(self, features: Tensor, lengths: Tensor | None = None, observed: Tensor | None = None) -> Tensor:
-        """Features (B, T, d) -> embedding of the sequences (B, embedding_dim)."""
-        if observed is not None:
-            features = features.masked_fill(~observed[..., None], 0)
-        if self.mask_input:
-            seen = features.new_ones(features.shape[:2]) if observed is None else observed.to(features.dtype)
-            features = torch.cat((features, seen[..., None]), -1)
-        sequence = self.widen(features)
+        sequence = self.widened(features, observed)
         if lengths is not None:
             sequence = pack_padded_sequence(sequence, lengths.cpu(), batch_first=True, enforce_sorted=False)
         outputs, (hidden, _) = in_float32(self.lstm, sequence)
@@ -124,18 +82,3 @@ class CNNLSTM(nn.Module):
         if lengths is None:
             return outputs.mean(1)
         return pad_packed_sequence(outputs, batch_first=True)[0].sum(1) / lengths[:, None]
-
-
-def _append(
-    features: Tensor, new: Tensor, lengths: Tensor | None, observed: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Put `new` (B, d) behind the last valid frame of each sequence."""
-    if observed is not None:
-        observed = F.pad(observed, (0, 1), value=True)
-    if lengths is None:
-        return torch.cat((features, new[:, None]), 1), None, observed
-    features = F.pad(features, (0, 0, 0, 1))
-    here = torch.arange(features.shape[1], device=features.device) == lengths[:, None]
-    if observed is not None:
-        observed = observed | here
-    return torch.where(here[..., None], new[:, None], features), lengths + 1, observed

@@ -237,3 +237,15 @@ def test_embeddings_are_widened_with_a_relu():
     widen = CNNLSTM(ConvEncoder((1, SIZE, SIZE), 5, [4, 8]), width=11).widen
     inputs = torch.randn(7, 5)
     torch.testing.assert_close(widen(inputs), (inputs @ widen[0].weight.T + widen[0].bias).clamp(min=0))
+
+
+@pytest.mark.parametrize("decode", ["next", "sequence"])
+def test_parameters_have_the_names_that_checkpoints_know(decode):
+    names = [name for name, _ in make(freeze=False, decode=decode, num_layers=1).named_parameters()]
+    weights = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
+    parts = {part: [name for name in names if name.startswith(f"{part}.")] for part in ("encoder", "decoder")}
+    unroll = [f"unroll.{name}" for name in weights] if decode == "sequence" else []
+    own = ["widen.0.weight", "widen.0.bias", *(f"lstm.{name}" for name in weights), *unroll]
+    assert names == [*parts["encoder"], *own, *parts["decoder"]]  # the optimizer's state goes by their order
+    assert parts["encoder"][0] == "encoder.convolutions.0.weight"
+    assert parts["decoder"][0] == "decoder.expand.0.0.weight"

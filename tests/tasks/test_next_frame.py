@@ -13,6 +13,7 @@ from healing_mnist.checks import UserError
 from healing_mnist.data.sequences import HealingSequences
 from healing_mnist.networks.autoencoder import ConvEncoder
 from healing_mnist.networks.cnn_lstm import CNNLSTM
+from healing_mnist.networks.cnn_transformer import CNNTransformer
 from healing_mnist.tasks.next_frame import NextFrame, SequenceReconstruction
 from healing_mnist.tasks.squares import SquareScores, square_size
 
@@ -197,6 +198,21 @@ def test_keeping_the_encoders_output_changes_nothing(tmp_path, bidirectional):
     assert scores == pytest.approx(others, rel=1e-3, abs=1e-5)
     for name, value in with_cache.state_dict().items():
         torch.testing.assert_close(value, without.state_dict()[name], atol=1e-4, rtol=1e-3)
+
+
+def test_keeping_the_encoders_output_changes_nothing_for_a_transformer(tmp_path):
+    found = []
+    for cache in (True, False):
+        torch.manual_seed(0)
+        network = CNNTransformer(ConvEncoder((1, 28, 28), 5, freeze=True), width=8, heads=2, embedding_dim=6)
+        watch = Watch()
+        trained, scores = fitted(tmp_path, callbacks=[watch], network=network, cache_embeddings=cache)
+        assert (watch.frames == 0) == cache
+        found.append((scores, trained.state_dict()))
+    (scores, state), (others, without) = found
+    assert scores == pytest.approx(others, rel=1e-3, abs=1e-5)
+    for name, value in state.items():
+        torch.testing.assert_close(value, without[name], atol=1e-4, rtol=1e-3)
 
 
 def test_with_the_cache_nothing_is_rendered_or_encoded_twice(tmp_path, caplog):
