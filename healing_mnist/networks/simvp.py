@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from healing_mnist.batch import Output
 from healing_mnist.checks import Positive, UserError, Widths
 from healing_mnist.networks.autoencoder import ImageShape
+from healing_mnist.networks.layers import Sigmoid
 
 NORM_GROUPS = 2  # of a spatial block's group norm, as in the paper's code
 
@@ -87,7 +88,7 @@ class SimVP(nn.Module):
             spatial_block(hidden_channels * (1 + (layer == 0)), hidden_channels, strides[layer], to=sizes[layer])
             for layer in reversed(range(spatial_layers))
         )
-        self.to_image = nn.Sequential(nn.Conv2d(hidden_channels, image_shape[0], 1), nn.Sigmoid())
+        self.to_image = nn.Sequential(nn.Conv2d(hidden_channels, image_shape[0], 1), Sigmoid())
 
     def forward(
         self, frames: Tensor, lengths: Tensor | None = None, observed: Tensor | None = None, steps: int = 1
