@@ -161,7 +161,7 @@ def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
     for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
         limit, least = trainer.get(key), int(key == "limit_train_batches")
         share = isinstance(limit, float)
-        if limit is not None and (not 0 <= limit <= (1 if share else limit) or limit == 0 < least):
+        if isinstance(limit, (int, float)) and (not 0 <= limit <= (1 if share else limit) or limit == 0 < least):
             allowed = f"a share in {'(' if least else '['}0, 1], or a whole number of batches, at least {least}"
             found.append(f"trainer.{key}={limit}: must be {allowed}")
     strategy = trainer.get("strategy", "auto")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from hydra.utils import get_class
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.build import build_data, check_groups, load_task
@@ -90,7 +90,7 @@ def _refuse_other_deal(run: Path, dealt_by: Sequence[str], data: dict[str, Any])
     if trained.get("source") != data.get("source"):
         return
     if trained["_target_"] != data["_target_"]:
-        if dealt_by or get_class(trained["_target_"]).dealt_by:
+        if "source" in data and (dealt_by or getattr(get_object(trained["_target_"]), "dealt_by", ())):
             log.warning("run=%s: %s was dealt in another way, some may be tested that it learned", run, data["source"])
         return
     for key in dealt_by:

@@ -68,6 +68,7 @@ def message(capsys, tmp_path):
         (["trainer.check_val_every_n_epoch=0"], "trainer.check_val_every_n_epoch=0: must be an integer at least 1"),
         (["trainer.strategy=foo"], "trainer.strategy=foo: must be one of auto, "),
         (["trainer.accelerator=cpu", "trainer.devices=[0,1]"], "trainer.devices=[0, 1]: a CPU has no numbers"),
+        (["trainer.limit_train_batches=abc"], "trainer.limit_train_batches=abc: must be"),
         (["trainer.limit_train_batches=2.5"], "trainer.limit_train_batches=2.5: must be a share in (0, 1]"),
         (
             ["trainer.limit_train_batches=0"],

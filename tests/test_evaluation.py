@@ -89,6 +89,12 @@ def test_data_that_deal_a_source_in_another_way_are_warned_of(tmp_path, caplog, 
     assert ("dealt in another way" in caplog.text) == warned
 
 
+def test_data_without_a_source_are_not_warned_of(tmp_path, caplog):
+    OmegaConf.save({"data": {"_target_": "somebody.Elses"}}, tmp_path / "config.yaml")
+    evaluation._refuse_other_deal(tmp_path, ("seed",), {"_target_": "some.Other"})
+    assert not caplog.text
+
+
 def test_sequences_are_drawn_side_by_side(train, fast):
     data = ["data.num_sequences=40", "data.num_eval_sequences=20", "pretrained=none", "model.encoder.freeze=false"]
     found = [train("experiment=cnn_lstm", *fast, *data, f"model.hidden_size={size}").folder for size in (4, 5)]

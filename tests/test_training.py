@@ -12,6 +12,9 @@ from healing_mnist.build import build_data, build_task, load_task
 from healing_mnist.checks import UserError
 from healing_mnist.config import compose
 
+STOPPING = [
+    f"callbacks{word}" for word in ("=early_stopping", ".early_stopping.patience=1", ".early_stopping.min_delta=9")
+]
 FEW_SEQUENCES = ["data.num_sequences=64", "data.num_eval_sequences=64"]
 
 
@@ -64,6 +67,31 @@ def test_an_epoch_that_ends_in_its_middle_has_a_loss_of_its_own(train, fast):
     first, second = [float(row["train/loss"]) for row in csv.DictReader((result.folder / "metrics.csv").open())]
     assert first != second
     assert first == pytest.approx(second, rel=0.05)
+
+
+def test_an_epoch_that_a_validation_ends_has_no_mean_loss(train, fast):
+    early = [
+        "callbacks=early_stopping",
+        "callbacks.early_stopping.patience=1",
+        "callbacks.early_stopping.min_delta=100",
+    ]
+    early += ["+callbacks.early_stopping.check_on_train_epoch_end=false", "+trainer.val_check_interval=2"]
+    options = [*early, "data.batch_size=40", "trainer.max_epochs=9"]
+    rows = list(csv.DictReader((train("experiment=autoencoder", *fast, *options).folder / "metrics.csv").open()))
+    assert not rows[-1].get("train/loss")
+
+
+def test_means_are_logged_once_an_epoch_where_more_epochs_are_asked_for(train, fast):
+    options = ["experiment=autoencoder", *fast, "data.batch_size=40", "trainer.max_epochs=3"]
+    early = [
+        "callbacks=early_stopping",
+        "callbacks.early_stopping.patience=1",
+        "callbacks.early_stopping.min_delta=100",
+    ]
+    whole = train(*options)
+    asked = train(*options, *early, "+trainer.min_epochs=3")
+    tables = [list(csv.DictReader((result.folder / "metrics.csv").open())) for result in (whole, asked)]
+    assert [row["train/loss"] for row in tables[0]] == [row["train/loss"] for row in tables[1]]
 
 
 def test_the_time_of_an_earlier_stage_is_not_counted_twice(train, fast, monkeypatch):

@@ -38,10 +38,12 @@ class MetricsTable(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
+        # Lightning goes on showing what an earlier epoch measured; one that ends in its middle has no mean loss.
+        fresh = {"val": pl_module.validated, "train": pl_module.summed}
         metrics = {
             name: float(value)
-            for name, value in trainer.callback_metrics.items()  # which go on showing what an earlier epoch measured
-            if "/" in name and (pl_module.validated or not name.startswith("val/"))
+            for name, value in trainer.callback_metrics.items()
+            if "/" in name and fresh.get(name.split("/")[0], True)
         }
         row = {"epoch": trainer.current_epoch + 1, **dict(sorted(metrics.items()))}
         self.rows.append(row)

@@ -48,9 +48,13 @@ class CNNTransformer(EncodedFrames):
             raise UserError(f"model.heads={heads}: must divide model.width={width}, which they share")
         super().__init__(encoder, width)
         self.token = nn.Parameter(torch.zeros(width))  # by its position it differs from all frames from the start
-        layer = nn.TransformerEncoderLayer(width, heads, feedforward, dropout, batch_first=True, norm_first=True)
+        layers = [
+            nn.TransformerEncoderLayer(width, heads, feedforward, dropout, batch_first=True, norm_first=True)
+            for _ in range(num_layers)
+        ]
         # Nested tensors, which leave padding out, are for norms that come last; to ask for them here is to be warned.
-        self.transformer = nn.TransformerEncoder(layer, num_layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.transformer = nn.TransformerEncoder(layers[0], num_layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.transformer.layers = nn.ModuleList(layers)  # its own are copies of one, with the same first weights
         self.embedding_dim = embedding_dim
         self.summarise = nn.Linear(width, embedding_dim)
         self.decoder = encoder.mirrored(embedding_dim)

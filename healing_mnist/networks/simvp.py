@@ -120,8 +120,8 @@ class SimVP(nn.Module):
         images, embedding = self._next(frames, seen)
         while images.shape[1] < steps:
             read = torch.cat((frames, images), 1)[:, -self.inputs :]
-            seen = torch.cat((seen, torch.ones_like(images[:, :, 0, 0, 0], dtype=torch.bool)), 1)
-            images = torch.cat((images, self._next(read, seen[:, -self.inputs :])[0]), 1)
+            there = torch.cat((seen, seen.new_ones(images.shape[:2])), 1)[:, -self.inputs :]
+            images = torch.cat((images, self._next(read, there)[0]), 1)
         return Output(images[:, :steps], embedding=embedding)
 
     def _next(self, frames: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:

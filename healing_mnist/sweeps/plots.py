@@ -275,8 +275,7 @@ def _places(axes: Axes, values: Sequence[Any], log: bool = False) -> list[float]
         labels = [*map(shown, ticks), *words]
         names = [shown(value) if _number(value) else str(value) for value in values]
     else:
-        labels, names = words, [str(value) for value in values]
-        labels = list(dict.fromkeys([*labels, *names]))
+        labels, names = [*map(str, ticks), *words], [str(value) for value in values]
     slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(labels) > 5 else {}
     axes.set_xticks(range(len(labels)), labels, **slanted)
     return [float(labels.index(name)) for name in names]

@@ -51,7 +51,7 @@ class Task(L.LightningModule):
         self._totals = torch.zeros(0)  # sums over the epoch's rows, in the order of `_names`
         self._names: list[str] = []
         self._weight = 0
-        self.validated = False  # in this epoch
+        self.validated = self.summed = False  # in this epoch: whether there are losses of validation, and of training
         self.config: dict[str, Any] = {}  # plain settings this task was built from; they travel in the checkpoint
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -101,8 +101,7 @@ class Task(L.LightningModule):
         return losses["loss"]
 
     def on_train_batch_end(self, *_: Any) -> None:
-        trainer = self.trainer  # which may be told to end in the middle of an epoch
-        if trainer.is_last_batch or trainer.should_stop or trainer.global_step == trainer.max_steps:
+        if self.trainer.is_last_batch or self.trainer.global_step == self.trainer.max_steps:
             self._log_means()
 
     def _log_means(self) -> None:
@@ -112,12 +111,14 @@ class Task(L.LightningModule):
         means = {f"train/{name}": value for name, value in means.items()}
         several = self.trainer.world_size > 1
         self.log_dict(means, on_step=False, on_epoch=True, sync_dist=several, batch_size=int(self._weight))
+        self.summed = True
 
     def _refuse_nonfinite(self, name: str, loss: float) -> None:
         # All processes of ddp stop together: one alone would leave the others waiting for it.
         if not self.trainer.strategy.reduce_boolean_decision(math.isfinite(loss), all=True):
+            what = "is finite here alone" if math.isfinite(loss) else f"is {loss}"
             raise UserError(
-                f"{name} is {loss} at step {self.global_step} (epoch {self.current_epoch + 1}): training stopped. "
+                f"{name} {what} at step {self.global_step} (epoch {self.current_epoch + 1}): training stopped. "
                 "The last good checkpoint is kept; try a lower optimizer.lr or trainer.gradient_clip_val=1."
             )
 
@@ -156,7 +157,7 @@ class Task(L.LightningModule):
         begin = self.trainer.datamodule.seed * 100_003 + self.current_epoch
         torch.manual_seed(begin + self.global_rank * 1_000_000_007)
         self.trainer.datamodule.start_epoch(self.current_epoch)
-        self.validated = False
+        self.validated = self.summed = False
 
     def on_train_epoch_end(self) -> None:
         if self.validated:  # the last steps may have spoiled the weights; no checkpoint of these is written

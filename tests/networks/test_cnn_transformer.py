@@ -150,6 +150,13 @@ def test_later_steps_read_the_predictions_before_them():
             sequence = torch.cat((sequence, image), 1)
 
 
+def test_layers_begin_with_weights_of_their_own():
+    encoder = ConvEncoder((1, SIZE, SIZE), CODE, [3, 5], hidden=16)
+    first, second = CNNTransformer(encoder, width=12, heads=3, feedforward=20).transformer.layers
+    assert not torch.equal(first.linear1.weight, second.linear1.weight)
+    assert not torch.equal(first.self_attn.in_proj_weight, second.self_attn.in_proj_weight)
+
+
 def test_number_of_parameters():
     width, wide, layers, code, embedding = 12, 20, 3, CODE, 7
     network = make(num_layers=layers)

@@ -133,6 +133,16 @@ def test_what_lies_in_a_gap_is_not_looked_at(gap):
 
 
 @torch.no_grad()
+def test_a_gap_stays_where_it_is_while_predictions_follow():
+    network, seen = small(window=6, horizon=1), torch.tensor([True, True, False, True, True]).expand(4, 5)
+    rolled, frames = network(FRAMES, observed=seen, steps=4).image, FRAMES
+    for step in range(4):
+        image = network(frames[:, -5:], observed=seen[:, -5:]).image
+        torch.testing.assert_close(rolled[:, step], image[:, 0])
+        frames, seen = torch.cat((frames, image), 1), torch.cat((seen, seen.new_ones(4, 1)), 1)
+
+
+@torch.no_grad()
 def test_the_skip_comes_from_the_last_frame_that_is_there():
     network, observed = small(horizon=1, window=6), torch.tensor([True, True, True, False, False]).expand(4, 5)
     skipped = []
