@@ -12,9 +12,7 @@ from healing_mnist.build import build_data, build_task, load_task
 from healing_mnist.checks import UserError
 from healing_mnist.config import compose
 
-STOPPING = [
-    f"callbacks{word}" for word in ("=early_stopping", ".early_stopping.patience=1", ".early_stopping.min_delta=9")
-]
+STOPPING = ["callbacks=early_stopping", *(f"callbacks.early_stopping.{key}" for key in ("patience=1", "min_delta=9"))]
 FEW_SEQUENCES = ["data.num_sequences=64", "data.num_eval_sequences=64"]
 
 
