@@ -114,8 +114,9 @@ def draw_bars(rows: Sequence[dict[str, Any]], overall: float) -> Figure:
     figure, axes = subplots(size=(0.45 * len(rows) + 2, 3))
     names, values = [row["class"] for row in rows], [100 * row["accuracy"] for row in rows]
     bars = axes.bar(names, values, color=COLORS[0])
-    axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=1)
     axes.axhline(100 * overall, color=COLORS[2], linewidth=1, label=f"all classes {overall:.2%}")
+    behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}  # lest the line cross a number
+    axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2, bbox=behind)
     axes.set(ylim=(0, 108), xlabel="class", ylabel="accuracy (%)", title="Accuracy of each class")
     if max(map(len, names)) > 2:
         axes.tick_params(axis="x", rotation=45)
