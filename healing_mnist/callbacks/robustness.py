@@ -16,7 +16,6 @@ from torch import Tensor
 from healing_mnist.callbacks.figures import (
     COLORS,
     Table,
-    baseline_style,
     from_zero,
     publish,
     some_rows,
@@ -151,25 +150,26 @@ def draw(rows: Table) -> Figure:
 
 @styled
 def draw_together(rows: Table) -> Figure:
-    """Noises in one panel, the missing region in the other, in colours; splits by line style; baselines in grey."""
-    figure, axes = subplots(1, 2, (3.9, 3.0), sharey=True)
-    splits, damages, predictors = (dict.fromkeys(row[key] for row in rows) for key in ("split", "damage", "predictor"))
-    for color, damage in zip(COLORS, damages, strict=False):
-        axis = axes[int(damage == "missing_region")]
-        for style, split in zip(("-", "--", ":", "-."), splits, strict=False):
-            for predictor in predictors:
-                level, mean, _ = series(rows, split=split, damage=damage, predictor=predictor)
-                look = {"color": color, "label": f"{damage.replace('_', ' ')}, {split.upper()}"}
-                axis.plot(level, mean, style, **(look if predictor == "network" else baseline_style(predictor)))
-            axis.set_xlabel(UNITS.get(damage, "intensity of the noise"))
-    from_zero(axes)
-    for axis in axes:
+    """Noises in one panel, the missing region in the other, in colours; splits by line style, baselines thin."""
+    figure, axes = subplots(1, 2, (3.9, 3.0))
+    splits, damages, predictors = (
+        list(dict.fromkeys(r[key] for r in rows)) for key in ("split", "damage", "predictor")
+    )
+    for axis, own in ((axes[0], [d for d in damages if d != "missing_region"]), (axes[1], ["missing_region"])):
+        for color, damage in zip(COLORS, own, strict=False):
+            for style, split in zip(("-", "--", ":", "-."), splits, strict=False):
+                level, mean, _ = series(rows, split=split, damage=damage, predictor="network")
+                axis.plot(level, mean, style, color=color, label=f"{damage.replace('_', ' ')}, {split.upper()}")
+            for style, name in zip(((0, (1, 1)), (0, (4, 2, 1, 2)), (0, (1, 3))), predictors[1:], strict=False):
+                level, mean, _ = series(rows, split=splits[0], damage=damage, predictor=name)
+                axis.plot(level, mean, linestyle=style, color=color, linewidth=0.9)
+                if damage == own[-1]:
+                    label = f"baseline: {name}, {splits[0].upper()}"
+                    axis.plot([], [], linestyle=style, color="0.4", linewidth=0.9, label=label)
+        axis.set_xlabel(UNITS.get(own[0], "intensity of the noise"))
+        axis.set_ylabel("MSE per pixel on [0, 1]")
         axis.grid()
-        lines: dict[str, Any] = {}
-        for line in axis.lines:
-            lines.setdefault(line.get_label(), line)  # of a baseline's many, the first
-        labels = sorted(lines, key=lambda label: label.startswith("baseline"))
-        axis.legend([lines[label] for label in labels], labels)
-    axes[0].set_ylabel("MSE per pixel on [0, 1]")
+        axis.legend(fontsize=6)
+        from_zero([axis])
     figure.suptitle("Error with damaged input", fontsize=10)
     return figure

@@ -84,7 +84,7 @@ def test_all_damages_in_one_figure(measure, read_csv, tmp_path, monkeypatch):
     }
     assert {row["predictor"] for row in found} == {"network"}  # baselines are in the tables of each damage
     for legend, damage in zip(legends, ("poisson", "missing region"), strict=True):
-        assert legend == [f"{damage}, NEAR", f"{damage}, FAR", "baseline: last", "baseline: mean"]
+        assert legend == [f"{damage}, NEAR", f"{damage}, FAR", "baseline: last, NEAR", "baseline: mean, NEAR"]
     assert (tmp_path / "figures" / "robustness.png").is_file()
 
 
