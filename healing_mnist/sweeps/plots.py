@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from itertools import accumulate
 from pathlib import Path
+from statistics import mean
 from textwrap import wrap
 from typing import Any
 
@@ -16,12 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
+from healing_mnist.callbacks.curves import read as read_curves
 from healing_mnist.callbacks.figures import COLORS, rasterize, styled, subplots
 from healing_mnist.sweeps.points import REPEATS
-from healing_mnist.sweeps.results import Results, Run, Setting
+from healing_mnist.sweeps.results import Results, Run, Setting, spread
 from healing_mnist.sweeps.tables import report_of, shown
 
 MAX_METRICS = 3  # rows of a figure
+STYLES = ("-", "--", ":", "-.")
 WIDE = 50  # times the smallest value the largest is, where an axis is logarithmic
 BARS = "bars: standard deviation over repeated runs"
 
@@ -32,6 +35,7 @@ def write(results: Results) -> dict[str, Path]:
         return {}
     drawn = {
         "Metrics over each setting": curves(results),
+        "Learning curves": learning_curves(results),
         "Trade-off": trade_off(results),
         "Parallel coordinates": parallel_coordinates(results),
         "By category": boxes(results),
@@ -109,6 +113,77 @@ def _apart(points: Sequence[tuple[float, ...]], words: Collection[float]) -> lis
     first = next((i for i, point in enumerate(points) if point[0] in words), 0)
     gap = [(math.nan,) * len(points[0])] if first else []
     return [*points[:first], *gap, *points[first:]]
+
+
+@styled
+def learning_curves(results: Results) -> Figure | None:
+    """Losses and the objective over the epochs: a line a setting, the mean over its seeds in a band of their spread."""
+    settings = [setting for setting in results.settings() if setting.count("finished")]
+    lines = [_over_epochs(results, s, ("train/loss", "val/loss", results.definition.objective)) for s in settings]
+    # A metric can stand under two names, but for sums in another order; a single epoch is no curve.
+    distinct = {
+        str([[f"{value:.4g}" for values in found.get(name, {}).values() for value in values] for found in lines]): name
+        for name in dict.fromkeys(name for found in lines for name in found)
+        if any(len(found.get(name, ())) > 1 for found in lines)
+    }
+    names = list(distinct.values())
+    if not names:
+        return None
+    looks, told = _looks(results, settings)
+    labels = [] if told or len(settings) < 2 else [_named(setting.point) for setting in settings]
+    wide = 0.065 * max(map(len, labels), default=0) / len(names)  # room for the legend
+    figure, grid = subplots(1, len(names), size=(4.0 + wide, 2.9), squeeze=False)
+    for axes, name in zip(grid[0], names, strict=True):
+        drawn = [found.get(name, {}) for found in lines]
+        for epochs, look in zip(drawn, looks, strict=True):
+            means = [mean(values) for values in epochs.values()]
+            spreads = [spread(values) or 0.0 for values in epochs.values()]
+            axes.plot(list(epochs), means, linewidth=1.2, **look)
+            band = np.subtract(means, spreads), np.add(means, spreads)
+            axes.fill_between(list(epochs), *band, color=look["color"], alpha=0.15, linewidth=0)
+        _log_if_wide(axes, "y", [v for epochs in drawn for values in epochs.values() for v in values], factor=5)
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(True)
+    if labels:
+        grid[0, -1].legend(grid[0, -1].lines, labels, loc="center left", bbox_to_anchor=(1, 0.5))
+    title = f"{results.definition.name}: learning curves"
+    bands = "band: standard deviation over repeated runs" if _repeated(results) else ""
+    figure.suptitle("\n".join(filter(None, [title, "; ".join(filter(None, [told, bands]))])), fontsize=10)
+    return figure
+
+
+def _over_epochs(results: Results, setting: Setting, names: Sequence[str]) -> dict[str, dict[float, list[float]]]:
+    """Metric -> epoch -> its values in the setting's finished runs."""
+    found: dict[str, dict[float, list[float]]] = {}
+    for run in setting.runs:
+        path = results.folder / run.name / "metrics.csv"
+        if run.state == "finished" and path.is_file():
+            panels = read_curves(path)
+            for name in names:
+                split, _, metric = name.partition("/")
+                for epoch, value in panels.get(metric, {}).get(split, []):
+                    found.setdefault(name, {}).setdefault(epoch, []).append(value)
+    return found
+
+
+def _looks(results: Results, settings: Sequence[Setting]) -> tuple[list[dict[str, Any]], str]:
+    """Colour and style of each setting's line, and what colours mean where there are too many for a legend."""
+    if len(settings) <= len(COLORS):
+        return [{"color": color} for color in COLORS[: len(settings)]], ""
+    values = [list(dict.fromkeys(str(s.point[key]) for s in settings)) for key in _keys(results)]
+    if len(values) == 2 and len(values[0]) <= len(COLORS) and len(values[1]) <= len(STYLES):
+        first, second = _keys(results)
+        return [
+            {
+                "color": COLORS[values[0].index(str(s.point[first]))],
+                "linestyle": STYLES[values[1].index(str(s.point[second]))],
+            }
+            for s in settings
+        ], ""
+    objective = results.definition.objective
+    shade = _ranks(np.array([setting.mean(objective) for setting in settings]))
+    return [{"color": _map()(rank)} for rank in shade], f"coloured by the rank of {objective}"
 
 
 @styled

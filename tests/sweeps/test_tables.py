@@ -13,7 +13,7 @@ from healing_mnist.config import CONF
 from healing_mnist.sweeps import plots, summary, tables
 from healing_mnist.sweeps.definition import Definition, default_folder, job_name, only_one
 from healing_mnist.sweeps.points import value_of
-from healing_mnist.sweeps.results import Results
+from healing_mnist.sweeps.results import Results, Run
 
 
 @pytest.fixture
@@ -149,6 +149,38 @@ def test_the_history_has_a_point_a_setting_and_leaves_out_those_without_the_obje
     results.runs["w=dynamic,seed=1"].state = "finished"
     points = plots.history(results).axes[0].collections[0].get_offsets()
     assert points.tolist() == [pytest.approx([0, 0.8]), pytest.approx([1, 0.99])]  # the first: the mean of 0.7 and 0.9
+
+
+def test_learning_curves_are_means_over_seeds_of_distinct_metrics(results):
+    assert plots.learning_curves(results) is None  # no run has an epoch
+    written = "epoch,train/loss,val/loss,val/accuracy\n1,{},{},0.5\n2,{},,0.75\n"
+    for seed, (first, second) in enumerate([(0.25, 0.5), (0.75, 1.0)], 1):
+        (results.folder / f"w=0.5,seed={seed}" / "metrics.csv").write_text(written.format(first, first, second))
+    figure = plots.learning_curves(results)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["train/loss", "val/accuracy"]  # one point is no curve
+    [line] = figure.axes[0].lines  # the other setting has no finished run
+    assert line.get_xydata().tolist() == [[1, 0.5], [2, 0.75]]
+    band = figure.axes[0].collections[0].get_datalim(figure.axes[0].transData)
+    spread = 0.5**1.5  # of 0.25 and 0.75, and of 0.5 and 1: sqrt(2 * 0.25^2)
+    assert (band.y0, band.y1) == pytest.approx((0.5 - spread, 0.75 + spread))
+
+
+@pytest.mark.parametrize(
+    ("values", "legend"), [(("a", "b"), True), (tuple("abcdefg"), True), (tuple("abcdefghijkl"), False)]
+)
+def test_lines_of_many_settings_can_be_told_apart_or_have_no_legend(results, values, legend):
+    results.definition.varied = {"data": "", "deep": ""}
+    results.definition.report = []
+    results.runs = {}
+    for number, value in enumerate(values):
+        for deep in (False, True):
+            run = Run(f"{value},{deep}", {"data": value, "deep": deep}, "finished", {"val/accuracy": number + deep / 2})
+            (results.folder / run.name).mkdir()
+            (results.folder / run.name / "metrics.csv").write_text("epoch,val/accuracy\n1,0.5\n2,0.6\n")
+            results.runs[run.name] = run
+    [axes] = plots.learning_curves(results).axes
+    assert len({(str(line.get_color()), line.get_linestyle()) for line in axes.lines}) == 2 * len(values)
+    assert (axes.get_legend() is not None) == legend
 
 
 def test_the_best_setting_is_a_file_for_conf(tmp_path, results):
