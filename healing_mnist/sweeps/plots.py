@@ -139,8 +139,9 @@ def learning_curves(results: Results) -> Figure | None:
             means = [mean(values) for values in epochs.values()]
             spreads = [spread(values) or 0.0 for values in epochs.values()]
             axes.plot(list(epochs), means, linewidth=1.2, **look)
-            band = np.subtract(means, spreads), np.add(means, spreads)
-            axes.fill_between(list(epochs), *band, color=look["color"], alpha=0.15, linewidth=0)
+            if any(spreads):
+                band = np.subtract(means, spreads), np.add(means, spreads)
+                axes.fill_between(list(epochs), *band, color=look["color"], alpha=0.15, linewidth=0)
         _log_if_wide(axes, "y", [v for epochs in drawn for values in epochs.values() for v in values], factor=5)
         axes.set(xlabel="epoch", ylabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
