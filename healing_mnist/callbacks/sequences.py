@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from healing_mnist.batch import Batch, Output
+from healing_mnist.batch import Batch, Output, valid_frames
 from healing_mnist.callbacks.embeddings import check_attributes, choose
 from healing_mnist.callbacks.figures import (
     EDGE,
@@ -59,8 +59,7 @@ def row_errors(batch: Batch, image: Tensor, task: Any) -> Tensor:
     """Mean squared error of each row (B,), per pixel on [0, 1]; of an image its channels stand where frames do."""
     errors = (image.float() - batch.target).square().flatten(2).mean(2)
     lengths = target_lengths(batch, task)
-    valid = torch.arange(errors.shape[1], device=errors.device) < lengths[:, None]
-    return (errors * valid).sum(1) / lengths
+    return (errors * valid_frames(lengths, errors.shape[1])).sum(1) / lengths
 
 
 class Kept:

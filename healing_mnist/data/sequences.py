@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from healing_mnist.batch import Batch, LazyBatch
+from healing_mnist.batch import Batch, LazyBatch, last_seen, valid_frames
 from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
 from healing_mnist.data.base import Rows, SourceData
 from healing_mnist.data.frames import add_squares_, check_compiler, rotate, take
@@ -178,7 +178,7 @@ class HealingSequences(SourceData):
         if self.missing_frames:
             inputs = length - self.horizon
             order = torch.rand(rows, self.inputs, generator=generator)
-            order[torch.arange(self.inputs) >= inputs[:, None]] = 1.0  # padding comes last, it is never missing
+            order[~valid_frames(inputs, self.inputs)] = 1.0  # padding comes last, it is never missing
             missing = (self.missing_frames * inputs + 1e-9).floor()
             table["observed"] = order.argsort(1).argsort(1) >= missing[:, None]
         if self.hole:
@@ -227,7 +227,7 @@ class HealingSequences(SourceData):
         turns = self._on(images.device, "input_turns", self.input_turns)
         frames = self._frames(rows, images, turns, rows["angle"].long(), time)
         if self.shortest < self.longest:
-            frames.masked_fill_((time >= rows["length"][:, None] - self.horizon)[..., None, None, None], 0)
+            frames.masked_fill_(~valid_frames(rows["length"] - self.horizon, self.inputs)[..., None, None, None], 0)
         return frames
 
     def _targets(self, rows: Rows, images: Tensor) -> Tensor:
@@ -290,8 +290,7 @@ class HealingSequences(SourceData):
     def oracle(self, batch: Batch) -> Tensor:
         """The last frame there is, rotated on by the true angle: (B, horizon, C, H, W). What a perfect sense of the
         rotation alone would predict; a square in that frame turns with it."""
-        last = torch.where(batch.seen, torch.arange(self.inputs, device=batch.target.device), -1).amax(1)
-        frames = batch.input[torch.arange(len(batch), device=last.device), last]
+        frames, last = last_seen(batch.input, batch.seen)
         steps = batch.attributes["length"] - self.horizon - last
         turns = batch.attributes["angle"][:, None] * (steps[:, None] + torch.arange(self.horizon, device=last.device))
         return rotate(frames.mul(255).round().to(torch.uint8), turns)
