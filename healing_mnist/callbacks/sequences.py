@@ -30,7 +30,8 @@ from healing_mnist.callbacks.figures import (
     subplots,
     with_unit,
 )
-from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
+from healing_mnist.checks import Fraction, NonNegative, Positive
+from healing_mnist.data.corruptions import hole_corners, hole_pixels, hole_side
 
 Page = dict[str, Tensor]  # rows of sequences: input, target, image, lengths, seen, mse, index and the attributes
 
@@ -284,14 +285,8 @@ class MissingCurves(L.Callback):
 
     def check_data(self, data: L.LightningDataModule) -> None:
         """Raise UserError for holes that cover nothing, or all of a frame."""
-        height, width = data.image_shape[1:]
-        most = min(height, width) - 1
         for share in self.shares["area"]:
-            if share and not 1 <= (side := hole_side(height, width, share)) <= most:
-                raise UserError(
-                    f"analysis.missing.areas: {share:g} is a hole with a side of {side} pixels; it must have 1 to "
-                    f"{most}, something must be left to see"
-                )
+            hole_side(share, data.image_shape[1:], "analysis.missing.areas")
 
     def on_test_batch_end(
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
@@ -331,21 +326,11 @@ def predictions(trainer: L.Trainer, task: Any, batch: Batch) -> dict[str, Tensor
     return images | {name: task.baseline(name, batch) for name in task.baseline_names()}
 
 
-def hole_side(height: int, width: int, share: float) -> int:
-    """Pixels along the edge of a square that covers `share` of a frame, as far as it fits in."""
-    return min(round(math.sqrt(height * width * share)), height, width)
-
-
 def without_area(batch: Batch, share: float, place: Tensor) -> Batch:
     """A square hole of `share` of the area in each input frame; `place` (B, T, 2) in [0, 1) runs from edge to edge."""
-    height, width = batch.input.shape[-2:]
-    side = hole_side(height, width, share)
-    inside = []
-    for axis, length in enumerate((height, width)):
-        start = (place[..., axis] * (length - side + 1)).long()[..., None]
-        pixel = torch.arange(length, device=place.device)
-        inside.append((pixel >= start) & (pixel < start + side))
-    hole = inside[0][..., :, None] & inside[1][..., None, :]
+    size = batch.input.shape[-2:]
+    side = hole_side(share, size, "analysis.missing.areas")
+    hole = hole_pixels(hole_corners(place, side, size), side, size)
     return replace(batch, input=batch.input.masked_fill(hole.unsqueeze(2), 0))
 
 
