@@ -84,17 +84,16 @@ class Probes(L.Callback):
     def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         train = self._embed_train(trainer, task)
         for loader, test in self._test.items():
-            prefix = split_prefix(trainer, loader)
             names = [name for name in test.attributes[0] if name in train.attributes[0]]
             table = score(train, test, names, self.neighbours)
-            split = f"test/{prefix.rstrip('_')}" if prefix else "test"
+            prefix = task.test_prefix(loader)
             for row in table:
                 for probe in ("linear", "knn"):
-                    task.log(f"{split}/probe/{row['attribute']}/{probe}", row[probe])
+                    task.log(f"{prefix}/probe/{row['attribute']}/{probe}", row[probe])
                 if row["silhouette"] is not None:
-                    task.log(f"{split}/silhouette/{row['attribute']}", row["silhouette"])
+                    task.log(f"{prefix}/silhouette/{row['attribute']}", row["silhouette"])
             if table:
-                publish(trainer, f"{prefix}probes", draw(table), table)
+                publish(trainer, split_prefix(trainer, loader) + "probes", draw(table), table)
         self._test = {}
 
     def _embed_train(self, trainer: L.Trainer, task: Any) -> Sample:
