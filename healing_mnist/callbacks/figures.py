@@ -292,12 +292,6 @@ def with_unit(attribute: str) -> str:
     return f"{name} ({UNITS[attribute]})" if attribute in UNITS else name
 
 
-def baseline_style(name: str) -> dict[str, Any]:
-    """How a line is drawn of what needs no learning: thin, each name in its own grey."""
-    greys = {"last": "0.7", "mean": "0.5", "oracle": "0.3"}
-    return {"color": greys.get(name, "0.6"), "linewidth": 0.8, "label": f"baseline: {name}", "zorder": 1}
-
-
 @styled
 def scatter(
     axes: Axes,

@@ -19,7 +19,6 @@ from healing_mnist.callbacks.embeddings import check_attributes, choose
 from healing_mnist.callbacks.figures import (
     EDGE,
     Table,
-    baseline_style,
     from_zero,
     image_grid,
     publish,
@@ -229,10 +228,14 @@ def error_table(columns: Page) -> Table:
             continue
         for kind in kinds:
             errors = columns["mse"][values == kind].double()
-            spread = errors.std().item() / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
-            row = {"attribute": name, "value": kind.item(), "count": len(errors), "mse": errors.mean().item()}
-            rows.append(row | {"standard_error": spread})
+            rows.append({"attribute": name, "value": kind.item()} | statistics(errors))
     return rows
+
+
+def statistics(errors: Tensor) -> dict[str, float]:
+    """`count`, mean `mse` and its `standard_error` (NaN for a single one) of the errors of rows (N,)."""
+    spread = errors.std().item() / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
+    return {"count": len(errors), "mse": errors.mean().item(), "standard_error": spread}
 
 
 @styled
@@ -352,8 +355,7 @@ def draw_missing(rows: Table) -> Figure:
     for axis, (kind, label) in zip(axes, labels.items(), strict=True):
         for predictor in predictors:
             own = [row for row in rows if (row["missing"], row["predictor"]) == (kind, predictor)]
-            style = {"marker": "o", "label": predictor} if predictor == "network" else baseline_style(predictor)
-            axis.plot([row["share"] for row in own], [row["mse"] for row in own], **style)
+            axis.plot([row["share"] for row in own], [row["mse"] for row in own], **_style(predictor))
         axis.set(xlabel=label)
         axis.grid()
     axes[0].set(ylabel="MSE per pixel")
@@ -362,3 +364,11 @@ def draw_missing(rows: Table) -> Figure:
     from_zero(axes)
     figure.suptitle("Error when part of the input is missing", fontsize=10)
     return figure
+
+
+def _style(predictor: str) -> dict[str, Any]:
+    """How its curve is drawn: the network's with markers, of what needs no learning thin, each name in its own grey."""
+    if predictor == "network":
+        return {"marker": "o", "label": predictor}
+    grey = {"last": "0.7", "mean": "0.5", "oracle": "0.3"}.get(predictor, "0.6")
+    return {"color": grey, "linewidth": 0.8, "label": f"baseline: {predictor}", "zorder": 1}
