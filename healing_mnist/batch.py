@@ -1,10 +1,24 @@
-"""The two values that travel between data, networks, tasks and callbacks."""
+"""The two values that travel between data, networks, tasks and callbacks; which frames of a sequence are there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+
+def valid_frames(lengths: Tensor, frames: int) -> Tensor:
+    """(B, frames) bool: False in the padding behind the ``lengths`` (B,) frames of each sequence."""
+    return torch.arange(frames, device=lengths.device) < lengths[:, None]
+
+
+def last_seen(frames: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """The last of frames (B, T, ...) that `seen` (B, T) bool says is there: (B, ...), and its place in the sequence.
+
+    Where none is, the last of all, and the place is -1.
+    """
+    place = torch.where(seen, torch.arange(seen.shape[1], device=seen.device), -1).amax(1)
+    return frames[torch.arange(len(seen), device=seen.device), place], place
 
 
 @dataclass
@@ -31,15 +45,13 @@ class Batch:
         """(B, T) bool: input frames that are there, neither padding nor missing."""
         frames = torch.ones(self.input.shape[:2], dtype=torch.bool, device=self.input.device)
         if self.lengths is not None:
-            frames = frames & (torch.arange(frames.shape[1], device=frames.device) < self.lengths[:, None])
+            frames = frames & valid_frames(self.lengths, frames.shape[1])
         return frames if self.observed is None else frames & self.observed
 
     @property
     def last(self) -> Tensor:
         """(B, C, H, W): the last input frame of each sequence that is there."""
-        seen = self.seen
-        place = torch.where(seen, torch.arange(seen.shape[1], device=seen.device), -1).amax(1)
-        return self.input[torch.arange(len(seen), device=seen.device), place]
+        return last_seen(self.input, self.seen)[0]
 
 
 class LazyBatch(Batch):

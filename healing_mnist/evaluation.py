@@ -48,7 +48,7 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Result:
 
 def _measure(run: Path, cfg: DictConfig) -> Result:
     place, data = Path(cfg.run_dir), build_data(cfg)
-    _refuse_other_deal(run, data.dealt_by, plain(cfg.data))
+    _check_dealing(run, data.dealt_by, plain(cfg.data))
     task = load_task(run / "checkpoints" / "best.ckpt")
     for key, shape in flatten(task.config["model"]).items():
         if key.endswith("image_shape") and list(shape) != list(data.image_shape):
@@ -81,17 +81,22 @@ def _checked(run: Path, overrides: Sequence[str]) -> DictConfig:
     return cfg
 
 
-def _refuse_other_deal(run: Path, dealt_by: Sequence[str], data: dict[str, Any]) -> None:
-    """Raise UserError where other images of the same source would be tested, some of which the run was trained on.
+def _check_dealing(run: Path, dealt_by: Sequence[str], data: dict[str, Any]) -> None:
+    """Raise UserError for data of the run's own kind dealt otherwise: it would be tested on what it was trained on.
 
-    Data of another kind that deal out a source's images in a way of their own are warned of.
+    Of another kind that deals out the same source's images in a way of its own, where it may be, there is a warning.
     """
     trained = plain(OmegaConf.load(run / "config.yaml"))["data"]
     if trained.get("source") != data.get("source"):
         return
     if trained["_target_"] != data["_target_"]:
         if "source" in data and (dealt_by or getattr(get_object(trained["_target_"]), "dealt_by", ())):
-            log.warning("run=%s: %s was dealt in another way, some may be tested that it learned", run, data["source"])
+            log.warning(
+                "run=%s: may be tested on images of data.source=%s that it was trained on, as these data deal them in "
+                "another way; none are in data of the kind it was trained on, or of another data.source",
+                run,
+                data["source"],
+            )
         return
     for key in dealt_by:
         if trained[key] != data[key]:

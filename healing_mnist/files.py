@@ -1,10 +1,14 @@
-"""Files that are whole or absent, and folders that may be emptied."""
+"""Files that are whole or absent, rows as CSV, and folders that may be emptied."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from healing_mnist.checks import UserError
 
@@ -23,6 +27,15 @@ def atomic_write(path: Path, content: str | bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as the text of a CSV file; its columns are their keys, in the order in which they first appear."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def may_be_emptied(place: Path, proof: str, setting: str) -> set[str]:

@@ -85,13 +85,13 @@ def test_sequences_that_were_trained_on_are_no_test(train, fast):
 def test_data_that_deal_a_source_in_another_way_are_warned_of(tmp_path, caplog, trained, now, warned):
     OmegaConf.save({"data": plain(compose([f"experiment={trained}"]))["data"]}, tmp_path / "config.yaml")
     cfg = compose([f"experiment={now}"])
-    evaluation._refuse_other_deal(tmp_path, build_data(cfg).dealt_by, plain(cfg.data))
-    assert ("dealt in another way" in caplog.text) == warned
+    evaluation._check_dealing(tmp_path, build_data(cfg).dealt_by, plain(cfg.data))
+    assert (f"may be tested on images of data.source={cfg.data.source} that it was trained" in caplog.text) == warned
 
 
 def test_data_without_a_source_are_not_warned_of(tmp_path, caplog):
     OmegaConf.save({"data": {"_target_": "somebody.Elses"}}, tmp_path / "config.yaml")
-    evaluation._refuse_other_deal(tmp_path, ("seed",), {"_target_": "some.Other"})
+    evaluation._check_dealing(tmp_path, ("seed",), {"_target_": "some.Other"})
     assert not caplog.text
 
 

@@ -13,15 +13,7 @@ import torch
 from torch import Tensor
 
 from healing_mnist.batch import Batch, Output
-from healing_mnist.callbacks.figures import (
-    boards,
-    class_names,
-    publish,
-    scatter,
-    split_prefix,
-    styled,
-    subplots,
-)
+from healing_mnist.callbacks.figures import boards, class_names, publish, scatter, split_prefix, styled, subplots
 from healing_mnist.checks import NonNegative, Positive, PositiveFloat, UserError, suggestion
 
 log = logging.getLogger(__name__)
@@ -29,13 +21,37 @@ WIDEST = 128  # numbers of an embedding that are drawn; longer ones are first re
 
 
 @dataclass
-class Points:
-    """What is kept of one test split: embeddings, attributes, thumbnails."""
+class Sample:
+    """Embeddings and attributes of some rows."""
 
     embedding: list[Tensor] = field(default_factory=list)
     attributes: list[dict[str, Tensor]] = field(default_factory=list)
-    thumbnails: list[Tensor] = field(default_factory=list)
     count: int = 0
+
+    def add(self, batch: Batch, output: Output, names: Sequence[str] | None, limit: int) -> int:
+        """Keep the first rows of a batch, `limit` of all batches together; returns how many there was room for."""
+        room = limit - self.count
+        if room > 0:
+            self.embedding.append(output.embedding[:room].float().cpu())
+            chosen = choose(batch, names)
+            self.attributes.append({name: value[:room].cpu() for name, value in chosen.items()})
+            self.count += len(self.embedding[-1])
+        return max(0, room)
+
+    def features(self) -> np.ndarray:
+        """The embeddings of all rows, (rows, d)."""
+        return torch.cat(self.embedding).numpy()
+
+    def column(self, name: str) -> np.ndarray:
+        """An attribute of all rows, (rows,)."""
+        return torch.cat([part[name] for part in self.attributes]).numpy()
+
+
+@dataclass
+class Points(Sample):
+    """A sample with pictures of what it is of."""
+
+    thumbnails: list[Tensor] = field(default_factory=list)
 
 
 class Embeddings(L.Callback):
@@ -69,14 +85,9 @@ class Embeddings(L.Callback):
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         kept = self._kept.setdefault(dataloader_idx, Points())
-        room = self.points - kept.count
-        if room > 0:
-            kept.embedding.append(output.embedding[:room].float().cpu())
-            chosen = choose(batch, self.attributes)
-            kept.attributes.append({name: value[:room].cpu() for name, value in chosen.items()})
+        if room := kept.add(batch, output, self.attributes, self.points):
             pictures = batch.input if batch.input.ndim == 4 else batch.last
             kept.thumbnails.append(pictures[:room].cpu())
-            kept.count += len(kept.embedding[-1])
 
     def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         if trainer.is_global_zero:
@@ -86,7 +97,7 @@ class Embeddings(L.Callback):
 
     def _publish(self, trainer: L.Trainer, name: str, kept: Points) -> None:
         embedding = narrow(torch.cat(kept.embedding))
-        columns = {key: torch.cat([part[key] for part in kept.attributes]).numpy() for key in kept.attributes[0]}
+        columns = {key: kept.column(key) for key in kept.attributes[0]}
         plane = project(embedding.numpy(), self.perplexity, self.seed)
         table = [
             {"x": float(x), "y": float(y), **{key: column[i].item() for key, column in columns.items()}}

@@ -6,7 +6,6 @@ beside the numbers it shows. Figures are plain objects drawn with Agg, nothing i
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import textwrap
@@ -29,7 +28,7 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
-from healing_mnist.files import atomic_write
+from healing_mnist.files import as_csv, atomic_write
 
 # Ten colours that stay apart for readers with any colour vision (Petroff 2021, arXiv:2107.02270).
 COLORS = (
@@ -94,7 +93,7 @@ def publish(trainer: L.Trainer, name: str, figure: Figure, table: Table | None =
 def publish_table(trainer: L.Trainer, name: str, table: Table) -> None:
     """Save rows as ``figures/<name>.csv`` of the run."""
     if trainer.is_global_zero:
-        save_table(folder(trainer), name, table)
+        atomic_write(folder(trainer) / f"{name}.csv", as_csv(table))
 
 
 def save(place: Path, name: str, figure: Figure, table: Table | None = None) -> np.ndarray:
@@ -103,17 +102,8 @@ def save(place: Path, name: str, figure: Figure, table: Table | None = None) -> 
     Image.fromarray(picture).save(buffer, format="png")
     atomic_write(place / f"{name}.png", buffer.getvalue())
     if table is not None:
-        save_table(place, name, table)
+        atomic_write(place / f"{name}.csv", as_csv(table))
     return picture
-
-
-def save_table(place: Path, name: str, table: Table) -> None:
-    columns = list(dict.fromkeys(key for row in table for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    atomic_write(place / f"{name}.csv", text.getvalue())
 
 
 def publish_gif(trainer: L.Trainer, name: str, frames: Tensor, seconds: float = 0.5, height: int = 224) -> None:
@@ -290,12 +280,6 @@ def with_unit(attribute: str) -> str:
     """The name of an attribute of rows for an axis, a legend or a title's side."""
     name = attribute.replace("_", " ")
     return f"{name} ({UNITS[attribute]})" if attribute in UNITS else name
-
-
-def baseline_style(name: str) -> dict[str, Any]:
-    """How a line is drawn of what needs no learning: thin, each name in its own grey."""
-    greys = {"last": "0.7", "mean": "0.5", "oracle": "0.3"}
-    return {"color": greys.get(name, "0.6"), "linewidth": 0.8, "label": f"baseline: {name}", "zorder": 1}
 
 
 @styled

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import time
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from healing_mnist.files import atomic_write
+from healing_mnist.files import as_csv, atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +48,7 @@ class MetricsTable(Callback):
         shown = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k == "train/loss" or k.startswith("val/"))
         seconds = time.perf_counter() - self._started
         log.info("epoch %d/%s  %s  (%.1f s)", row["epoch"], trainer.max_epochs, shown, seconds)
-        text = io.StringIO()
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        atomic_write(Path(trainer.default_root_dir) / "metrics.csv", text.getvalue())
+        atomic_write(Path(trainer.default_root_dir) / "metrics.csv", as_csv(self.rows))
 
     def row(self, epoch: int) -> dict[str, float]:
         """That of an epoch, counted from 1; {} where there is none."""

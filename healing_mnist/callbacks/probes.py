@@ -4,46 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from healing_mnist.batch import Batch, Output
-from healing_mnist.callbacks.embeddings import check_attributes, choose
+from healing_mnist.callbacks.embeddings import Sample, check_attributes
 from healing_mnist.callbacks.figures import COLORS, publish, some_rows, split_prefix, styled, subplots
 from healing_mnist.checks import Positive
 
 WIDEST = 256  # features a probe is fitted on; longer embeddings are first reduced to so many principal components
 CROWD = 3000  # test rows a silhouette is computed on, at most: its time grows with their square
 FEW = 20  # an attribute with at most so many values is one of classes, with more it is a quantity
-
-
-@dataclass
-class Sample:
-    """Embeddings and attributes of some rows."""
-
-    embedding: list[Tensor] = field(default_factory=list)
-    attributes: list[dict[str, Tensor]] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, batch: Batch, output: Output, names: Sequence[str] | None, limit: int) -> None:
-        room = limit - self.count
-        if room > 0:
-            self.embedding.append(output.embedding[:room].float().cpu())
-            chosen = choose(batch, names)
-            self.attributes.append({name: value[:room].cpu() for name, value in chosen.items()})
-            self.count += len(self.embedding[-1])
-
-    def features(self) -> np.ndarray:
-        return torch.cat(self.embedding).numpy()
-
-    def column(self, name: str) -> np.ndarray:
-        return torch.cat([part[name] for part in self.attributes]).numpy()
 
 
 class Probes(L.Callback):
@@ -84,17 +58,16 @@ class Probes(L.Callback):
     def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         train = self._embed_train(trainer, task)
         for loader, test in self._test.items():
-            prefix = split_prefix(trainer, loader)
             names = [name for name in test.attributes[0] if name in train.attributes[0]]
             table = score(train, test, names, self.neighbours)
-            split = f"test/{prefix.rstrip('_')}" if prefix else "test"
+            prefix = task.test_prefix(loader)
             for row in table:
                 for probe in ("linear", "knn"):
-                    task.log(f"{split}/probe/{row['attribute']}/{probe}", row[probe])
+                    task.log(f"{prefix}/probe/{row['attribute']}/{probe}", row[probe])
                 if row["silhouette"] is not None:
-                    task.log(f"{split}/silhouette/{row['attribute']}", row["silhouette"])
+                    task.log(f"{prefix}/silhouette/{row['attribute']}", row["silhouette"])
             if table:
-                publish(trainer, f"{prefix}probes", draw(table), table)
+                publish(trainer, split_prefix(trainer, loader) + "probes", draw(table), table)
         self._test = {}
 
     def _embed_train(self, trainer: L.Trainer, task: Any) -> Sample:

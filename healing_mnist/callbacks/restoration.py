@@ -55,22 +55,20 @@ class RestorationBaselines(L.Callback):
 
     def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         for loader, sums in self._sums.items():
-            prefix = split_prefix(trainer, loader)
-            split = f"test/{prefix.rstrip('_')}" if prefix else "test"
-            table = []
+            prefix, table = task.test_prefix(loader), []
             for name, (error, pixels, shared, own) in ((name, values.tolist()) for name, values in sums.items()):
                 scores = {"mse": error / pixels, "detail": shared / own if own else 0.0}
                 table.append({"answer": name, **scores})
                 suffix = "" if name == "network" else f"_{name}"
-                task.log(f"{split}/detail{suffix}", scores["detail"])
+                task.log(f"{prefix}/detail{suffix}", scores["detail"])
                 if suffix:  # the network's own is logged by the task
-                    task.log(f"{split}/mse{suffix}", scores["mse"])
-            publish_table(trainer, f"{prefix}baselines", table)
+                    task.log(f"{prefix}/mse{suffix}", scores["mse"])
+            publish_table(trainer, split_prefix(trainer, loader) + "baselines", table)
             network, *others = table
             rival = min(others, key=lambda row: row["mse"])
             if network["mse"] >= rival["mse"]:
                 message = "%s/mse %.5f is not below %.5f, that of %s"
-                log.warning(message, split, network["mse"], rival["mse"], ANSWERS[rival["answer"]])
+                log.warning(message, prefix, network["mse"], rival["mse"], ANSWERS[rival["answer"]])
         self._sums = {}
 
 

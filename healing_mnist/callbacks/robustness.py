@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -13,16 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from healing_mnist.callbacks.figures import (
-    COLORS,
-    Table,
-    from_zero,
-    publish,
-    some_rows,
-    styled,
-    subplots,
-)
-from healing_mnist.callbacks.sequences import predictions, row_errors
+from healing_mnist.callbacks.figures import COLORS, Table, from_zero, publish, some_rows, styled, subplots
+from healing_mnist.callbacks.sequences import predictions, row_errors, statistics
 from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
 from healing_mnist.data import corruptions
 
@@ -112,12 +103,6 @@ class Robustness(L.Callback):
                 yield noise, intensity, getattr(corruptions, noise)
         for width in range((side if self.max_side is None else self.max_side) + 1):
             yield "missing_region", width, corruptions.missing_region
-
-
-def statistics(errors: Tensor) -> dict[str, float]:
-    """Mean of the rows' errors and its standard error."""
-    spread = errors.std().item() / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
-    return {"count": len(errors), "mse": errors.mean().item(), "standard_error": spread}
 
 
 def series(rows: Table, **chosen: Any) -> tuple[list[float], list[float], list[float]]:

@@ -14,12 +14,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from healing_mnist.batch import Batch, Output
+from healing_mnist.batch import Batch, Output, valid_frames
 from healing_mnist.callbacks.embeddings import check_attributes, choose
 from healing_mnist.callbacks.figures import (
     EDGE,
     Table,
-    baseline_style,
     from_zero,
     image_grid,
     publish,
@@ -30,7 +29,8 @@ from healing_mnist.callbacks.figures import (
     subplots,
     with_unit,
 )
-from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
+from healing_mnist.checks import Fraction, NonNegative, Positive
+from healing_mnist.data.corruptions import hole_corners, hole_pixels, hole_side
 
 Page = dict[str, Tensor]  # rows of sequences: input, target, image, lengths, seen, mse, index and the attributes
 
@@ -59,8 +59,7 @@ def row_errors(batch: Batch, image: Tensor, task: Any) -> Tensor:
     """Mean squared error of each row (B,), per pixel on [0, 1]; of an image its channels stand where frames do."""
     errors = (image.float() - batch.target).square().flatten(2).mean(2)
     lengths = target_lengths(batch, task)
-    valid = torch.arange(errors.shape[1], device=errors.device) < lengths[:, None]
-    return (errors * valid).sum(1) / lengths
+    return (errors * valid_frames(lengths, errors.shape[1])).sum(1) / lengths
 
 
 class Kept:
@@ -229,10 +228,14 @@ def error_table(columns: Page) -> Table:
             continue
         for kind in kinds:
             errors = columns["mse"][values == kind].double()
-            spread = errors.std().item() / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
-            row = {"attribute": name, "value": kind.item(), "count": len(errors), "mse": errors.mean().item()}
-            rows.append(row | {"standard_error": spread})
+            rows.append({"attribute": name, "value": kind.item()} | statistics(errors))
     return rows
+
+
+def statistics(errors: Tensor) -> dict[str, float]:
+    """`count`, mean `mse` and its `standard_error` (NaN for a single one) of the errors of rows (N,)."""
+    spread = errors.std().item() / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
+    return {"count": len(errors), "mse": errors.mean().item(), "standard_error": spread}
 
 
 @styled
@@ -285,14 +288,8 @@ class MissingCurves(L.Callback):
 
     def check_data(self, data: L.LightningDataModule) -> None:
         """Raise UserError for holes that cover nothing, or all of a frame."""
-        height, width = data.image_shape[1:]
-        most = min(height, width) - 1
         for share in self.shares["area"]:
-            if share and not 1 <= (side := hole_side(height, width, share)) <= most:
-                raise UserError(
-                    f"analysis.missing.areas: {share:g} is a hole with a side of {side} pixels; it must have 1 to "
-                    f"{most}, something must be left to see"
-                )
+            hole_side(share, data.image_shape[1:], "analysis.missing.areas")
 
     def on_test_batch_end(
         self, trainer: L.Trainer, task: Any, output: Output, batch: Batch, batch_idx: int, dataloader_idx: int = 0
@@ -332,21 +329,11 @@ def predictions(trainer: L.Trainer, task: Any, batch: Batch) -> dict[str, Tensor
     return images | {name: task.baseline(name, batch) for name in task.baseline_names()}
 
 
-def hole_side(height: int, width: int, share: float) -> int:
-    """Pixels along the edge of a square that covers `share` of a frame, as far as it fits in."""
-    return min(round(math.sqrt(height * width * share)), height, width)
-
-
 def without_area(batch: Batch, share: float, place: Tensor) -> Batch:
     """A square hole of `share` of the area in each input frame; `place` (B, T, 2) in [0, 1) runs from edge to edge."""
-    height, width = batch.input.shape[-2:]
-    side = hole_side(height, width, share)
-    inside = []
-    for axis, length in enumerate((height, width)):
-        start = (place[..., axis] * (length - side + 1)).long()[..., None]
-        pixel = torch.arange(length, device=place.device)
-        inside.append((pixel >= start) & (pixel < start + side))
-    hole = inside[0][..., :, None] & inside[1][..., None, :]
+    size = batch.input.shape[-2:]
+    side = hole_side(share, size, "analysis.missing.areas")
+    hole = hole_pixels(hole_corners(place, side, size), side, size)
     return replace(batch, input=batch.input.masked_fill(hole.unsqueeze(2), 0))
 
 
@@ -368,8 +355,7 @@ def draw_missing(rows: Table) -> Figure:
     for axis, (kind, label) in zip(axes, labels.items(), strict=True):
         for predictor in predictors:
             own = [row for row in rows if (row["missing"], row["predictor"]) == (kind, predictor)]
-            style = {"marker": "o", "label": predictor} if predictor == "network" else baseline_style(predictor)
-            axis.plot([row["share"] for row in own], [row["mse"] for row in own], **style)
+            axis.plot([row["share"] for row in own], [row["mse"] for row in own], **_style(predictor))
         axis.set(xlabel=label)
         axis.grid()
     axes[0].set(ylabel="MSE per pixel")
@@ -378,3 +364,11 @@ def draw_missing(rows: Table) -> Figure:
     from_zero(axes)
     figure.suptitle("Error when part of the input is missing", fontsize=10)
     return figure
+
+
+def _style(predictor: str) -> dict[str, Any]:
+    """How its curve is drawn: the network's with markers, of what needs no learning thin, each name in its own grey."""
+    if predictor == "network":
+        return {"marker": "o", "label": predictor}
+    grey = {"last": "0.7", "mean": "0.5", "oracle": "0.3"}.get(predictor, "0.6")
+    return {"color": grey, "linewidth": 0.8, "label": f"baseline: {predictor}", "zorder": 1}

@@ -1,10 +1,13 @@
-"""Damage to inputs: three kinds of noise and a missing region.
+"""Damage to inputs: three kinds of noise and a missing region; the holes that it and others make.
 
-Each function is pure: the images, how much, and a seed for each row; the same on every device and for any batch size.
-A row's random numbers do not depend on the intensity, so a curve over it changes only because of the intensity.
+Each damage is a pure function: the images, how much, and a seed for each row; the same on every device and for any
+batch size. A row's random numbers do not depend on the intensity, so a curve over it changes only because of the
+intensity.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -70,13 +73,38 @@ def missing_region(images: Tensor, side: int, seeds: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     if not 0 <= side <= min(height, width):
         raise UserError(f"side={side}: a missing region must be 0 to {min(height, width)} pixels in {height}x{width}")
-    chance = counter.uniform(seeds, (2,))
-    top, left = (chance * torch.tensor([height - side + 1, width - side + 1], device=chance.device)).long().unbind(1)
-    rows, columns = (torch.arange(size, device=images.device) for size in (height, width))
-    inside_rows = (rows >= top[:, None]) & (rows < top[:, None] + side)
-    inside_columns = (columns >= left[:, None]) & (columns < left[:, None] + side)
-    region = inside_rows[:, :, None] & inside_columns[:, None, :]  # (B, H, W)
+    corner = hole_corners(counter.uniform(seeds, (2,)), side, (height, width))
+    region = hole_pixels(corner, side, (height, width))  # (B, H, W)
     return images.masked_fill(region.view(len(images), *[1] * (images.dim() - 3), height, width), 0.0)
+
+
+def hole_side(share: float, size: Sequence[int], setting: str) -> int:
+    """Pixels along the edge of a square hole over `share`, in [0, 1], of an image (height, width); 0 for none.
+
+    Raises:
+        UserError: a share above 0 whose hole has no pixel, or leaves nothing to see; the message names `setting`.
+    """
+    side, most = round((size[0] * size[1] * share) ** 0.5), min(size) - 1
+    if share and not 1 <= side <= most:
+        raise UserError(
+            f"{setting}={share:g}: a hole with a side of {side} pixels; it must have 1 to {most}, something must be "
+            "left to see"
+        )
+    return side
+
+
+def hole_corners(chance: Tensor, side: int, size: Sequence[int]) -> Tensor:
+    """First row and column of each hole, int64 (..., 2), from chances (..., 2) in [0, 1) that run from edge to edge."""
+    return (chance * torch.tensor([length - side + 1 for length in size], device=chance.device)).long()
+
+
+def hole_pixels(corner: Tensor, side: int, size: Sequence[int]) -> Tensor:
+    """bool (..., height, width), True in the hole of `side` pixels that begins at row and column `corner` (..., 2)."""
+    rows, columns = (
+        torch.arange(length, device=corner.device) - first[..., None]
+        for length, first in zip(size, corner.unbind(-1), strict=True)
+    )
+    return ((rows >= 0) & (rows < side))[..., None] & ((columns >= 0) & (columns < side))[..., None, :]
 
 
 def _poisson(mean: Tensor, seeds: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from healing_mnist.batch import Batch, LazyBatch
+from healing_mnist.batch import Batch, LazyBatch, last_seen, valid_frames
 from healing_mnist.checks import Fraction, NonNegative, Positive, UserError
 from healing_mnist.data.base import Rows, SourceData
+from healing_mnist.data.corruptions import hole_corners, hole_pixels, hole_side
 from healing_mnist.data.frames import add_squares_, check_compiler, rotate, take
 
 MANY, MANY_EVAL, PER_IMAGE = 60_000, 10_000, 10  # see `num_sequences` and `num_eval_sequences`
@@ -97,9 +98,8 @@ class HealingSequences(SourceData):
         first = start if isinstance(start, int) else 0
         self.most = self.longest - first if squares == "random" else squares  # frames with the square
         self.largest = square_size + growth * ((self.most - 1) // 2) if self.most > 0 else 0
-        area = self.image_shape[1] * self.image_shape[2] * max(0.0, missing_area)
-        self.hole = round(area**0.5)  # its side in pixels
         self._check()
+        self.hole = hole_side(missing_area, self.image_shape[1:], "data.missing_area")  # in pixels
         self.compile = compile
         if compile:
             check_compiler("data.compile=true")
@@ -129,12 +129,6 @@ class HealingSequences(SourceData):
         for name in ("missing_area", "missing_frames"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"data.{name}={getattr(self, name)}: must be in [0, 1), something must be left to see")
-        most = min(self.image_shape[1:]) - 1
-        if self.missing_area and not 1 <= self.hole <= most:
-            raise UserError(
-                f"data.missing_area={self.missing_area:g}: a hole with a side of {self.hole} pixels; it must have 1 to "
-                f"{most}, something must be left to see"
-            )
         self._check_squares(lengths)
 
     def _check_squares(self, lengths: str) -> None:
@@ -178,13 +172,12 @@ class HealingSequences(SourceData):
         if self.missing_frames:
             inputs = length - self.horizon
             order = torch.rand(rows, self.inputs, generator=generator)
-            order[torch.arange(self.inputs) >= inputs[:, None]] = 1.0  # padding comes last, it is never missing
+            order[~valid_frames(inputs, self.inputs)] = 1.0  # padding comes last, it is never missing
             missing = (self.missing_frames * inputs + 1e-9).floor()
             table["observed"] = order.argsort(1).argsort(1) >= missing[:, None]
         if self.hole:
-            places = torch.tensor([side - self.hole + 1 for side in self.image_shape[1:]])
-            hole = torch.rand(rows, self.inputs, 2, generator=generator, dtype=torch.float64) * places
-            table["hole"] = hole.to(torch.int16)
+            chance = torch.rand(rows, self.inputs, 2, generator=generator, dtype=torch.float64)
+            table["hole"] = hole_corners(chance, self.hole, self.image_shape[1:]).to(torch.int16)
         return table
 
     def _rows_of(self, split: str, images: int) -> int:
@@ -227,7 +220,7 @@ class HealingSequences(SourceData):
         turns = self._on(images.device, "input_turns", self.input_turns)
         frames = self._frames(rows, images, turns, rows["angle"].long(), time)
         if self.shortest < self.longest:
-            frames.masked_fill_((time >= rows["length"][:, None] - self.horizon)[..., None, None, None], 0)
+            frames.masked_fill_(~valid_frames(rows["length"] - self.horizon, self.inputs)[..., None, None, None], 0)
         return frames
 
     def _targets(self, rows: Rows, images: Tensor) -> Tensor:
@@ -250,11 +243,7 @@ class HealingSequences(SourceData):
     def _damage(self, rows: Rows, frames: Tensor) -> Tensor:
         """Blank the holes and the missing frames, in place."""
         if self.hole:
-            top, left = rows["hole"].long().unbind(-1)
-            y, x = (torch.arange(side, device=frames.device) for side in frames.shape[-2:])
-            inside_y = (y >= top[..., None]) & (y < top[..., None] + self.hole)
-            inside_x = (x >= left[..., None]) & (x < left[..., None] + self.hole)
-            frames.masked_fill_((inside_y[..., None] & inside_x[..., None, :]).unsqueeze(2), 0)
+            frames.masked_fill_(hole_pixels(rows["hole"], self.hole, frames.shape[-2:]).unsqueeze(2), 0)
         if "observed" in rows:
             frames.masked_fill_(~rows["observed"][..., None, None, None], 0)
         return frames
@@ -290,8 +279,7 @@ class HealingSequences(SourceData):
     def oracle(self, batch: Batch) -> Tensor:
         """The last frame there is, rotated on by the true angle: (B, horizon, C, H, W). What a perfect sense of the
         rotation alone would predict; a square in that frame turns with it."""
-        last = torch.where(batch.seen, torch.arange(self.inputs, device=batch.target.device), -1).amax(1)
-        frames = batch.input[torch.arange(len(batch), device=last.device), last]
+        frames, last = last_seen(batch.input, batch.seen)
         steps = batch.attributes["length"] - self.horizon - last
         turns = batch.attributes["angle"][:, None] * (steps[:, None] + torch.arange(self.horizon, device=last.device))
         return rotate(frames.mul(255).round().to(torch.uint8), turns)

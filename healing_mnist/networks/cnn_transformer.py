@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from healing_mnist.batch import valid_frames
 from healing_mnist.checks import Fraction, Positive, UserError
 from healing_mnist.networks.autoencoder import ConvEncoder
 from healing_mnist.networks.encoded_frames import EncodedFrames
@@ -69,7 +70,7 @@ class CNNTransformer(EncodedFrames):
         if lengths is not None or observed is not None:
             hidden = torch.zeros(sequence.shape[:2], dtype=torch.bool, device=features.device)  # never the token
             if lengths is not None:
-                hidden[:, 1:] |= time >= lengths[:, None]
+                hidden[:, 1:] |= ~valid_frames(lengths, frames)
             if observed is not None:
                 hidden[:, 1:] |= ~observed
         return self.summarise(self.transformer(sequence, src_key_padding_mask=hidden)[:, 0]).float()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from healing_mnist.batch import Output
+from healing_mnist.batch import Output, valid_frames
 from healing_mnist.checks import Positive
 from healing_mnist.networks.autoencoder import ImageShape
 from healing_mnist.networks.conv_cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell, State, same_conv
@@ -94,9 +94,7 @@ class ConvRecurrent(nn.Module):
         device = frames.device.type
         if device != "meta" and torch.is_autocast_enabled(device):
             frames = frames.to(torch.get_autocast_dtype(device))  # or joined with a hidden state it gives float32
-        valid = None
-        if lengths is not None:
-            valid = torch.arange(frames.shape[1], device=frames.device)[:, None] < lengths  # (T, B)
+        valid = None if lengths is None else valid_frames(lengths, frames.shape[1]).t()  # (T, B)
         sequence = frames.unbind(1)
         after = []
         for layer, cell in enumerate(self.cells):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from healing_mnist.batch import Output
+from healing_mnist.batch import Output, valid_frames
 from healing_mnist.checks import Positive
 from healing_mnist.networks.autoencoder import ConvDecoder, ConvEncoder
 
@@ -55,7 +55,7 @@ class EncodedFrames(nn.Module):
         """(B, T, C, H, W) -> features (B, T, d); padding frames are left out, their features are zero."""
         if lengths is None:
             return self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        valid = torch.arange(frames.shape[1], device=frames.device) < lengths[:, None]
+        valid = valid_frames(lengths, frames.shape[1])
         encoded = self.encoder(frames[valid])
         return encoded.new_zeros(*valid.shape, encoded.shape[-1]).masked_scatter(valid[..., None], encoded)
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from healing_mnist.batch import Output
+from healing_mnist.batch import Output, last_seen
 from healing_mnist.checks import Positive, UserError, Widths
 from healing_mnist.networks.autoencoder import ImageShape
 from healing_mnist.networks.layers import Sigmoid
@@ -131,8 +131,7 @@ class SimVP(nn.Module):
             maps = block(maps)
         maps = maps.unflatten(0, seen.shape) * seen[:, :, None, None, None]
         translated = self.translator(maps.flatten(1, 2))
-        last = torch.where(seen, torch.arange(self.inputs, device=seen.device), -1).amax(1)
-        skipped = first.unflatten(0, seen.shape)[torch.arange(len(seen), device=seen.device), last]
+        skipped, _ = last_seen(first.unflatten(0, seen.shape), seen)
         maps = translated.unflatten(1, (self.horizon, -1)).flatten(0, 1)
         for block in self.decoder[:-1]:
             maps = block(maps)

@@ -172,11 +172,9 @@ class Results:
         """
         metric, settings = self.definition.objective, self.settings()
         most = max((len(setting.values(metric)) for setting in settings), default=0)
-        scored = [
-            (setting.mean(metric), setting) for setting in settings if most and len(setting.values(metric)) == most
-        ]
+        rivals = [setting for setting in settings if len(setting.values(metric)) == most > 0]
         choose = max if self.definition.direction == "maximize" else min
-        return choose(scored, key=lambda pair: pair[0])[1] if scored else None
+        return choose(rivals, key=lambda setting: setting.mean(metric), default=None)
 
     def metric_names(self) -> list[str]:
         """The objective, then the metrics of the test set, then the others."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
 from collections.abc import Mapping, Sequence
 from statistics import mean
@@ -12,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from healing_mnist.config import CONF, incidental, key_of
-from healing_mnist.files import atomic_write
+from healing_mnist.files import as_csv, atomic_write
 from healing_mnist.sweeps.points import REPEATS, SEED, value_of
 from healing_mnist.sweeps.results import Results, Setting, spread
 
@@ -195,14 +193,6 @@ def _escaped(text: str) -> str:
         "^": r"\textasciicircum{}",
     }
     return "".join(special.get(c, f"\\{c}" if c in "_%&#${}" else c) for c in text)
-
-
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def shown(value: Any) -> str:

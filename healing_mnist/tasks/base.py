@@ -126,8 +126,12 @@ class Task(L.LightningModule):
         return self._evaluate(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Output:
+        return self._evaluate(batch, self.test_prefix(dataloader_idx))
+
+    def test_prefix(self, dataloader_idx: int) -> str:
+        """What the metrics of a test split begin with: ``test``, or ``test/<split>`` where the data have several."""
         splits = self.trainer.datamodule.test_splits
-        return self._evaluate(batch, "test" if len(splits) == 1 else f"test/{splits[dataloader_idx]}")
+        return "test" if len(splits) == 1 else f"test/{splits[dataloader_idx]}"
 
     def _evaluate(self, batch: Batch, prefix: str) -> Output:
         output = self(batch)

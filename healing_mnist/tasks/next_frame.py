@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanSquaredError, Metric, MetricCollection
 
-from healing_mnist.batch import Batch, Output
+from healing_mnist.batch import Batch, Output, valid_frames
 from healing_mnist.checks import UserError
 from healing_mnist.tasks.losses import flat_frames
 from healing_mnist.tasks.reconstruction import Reconstruction
@@ -164,7 +164,7 @@ class SequenceReconstruction(NextFrame):
     def frames(self, batch: Batch, image: Tensor) -> tuple[Tensor, Tensor]:
         if batch.lengths is None:
             return super().frames(batch, image)
-        valid = torch.arange(image.shape[1], device=image.device) < batch.lengths[:, None]
+        valid = valid_frames(batch.lengths, image.shape[1])
         return image[valid], batch.target[valid]
 
     def baseline_names(self) -> list[str]:

@@ -5,7 +5,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier
 
 from healing_mnist.batch import Batch, Output
-from healing_mnist.callbacks.probes import Probes, Sample, score, silhouette
+from healing_mnist.callbacks.embeddings import Sample
+from healing_mnist.callbacks.probes import Probes, score, silhouette
 
 
 def sample(embedding, **attributes):

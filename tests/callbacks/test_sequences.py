@@ -200,9 +200,7 @@ def test_curves_over_what_is_missing(run, read_csv, tmp_path):
 def test_holes_of_nothing_or_everything_are_refused(share, side):
     data = HealingSequences(num_sequences=30, num_eval_sequences=45, angles=[10])
     MissingCurves().check_data(data)
-    with pytest.raises(
-        UserError, match=f"areas: {share:g} is a hole with a side of {side} pixels; it must have 1 to 27"
-    ):
+    with pytest.raises(UserError, match=f"areas={share:g}: a hole with a side of {side} pixels; it must have 1 to 27"):
         MissingCurves(areas=[0.0, share]).check_data(data)
 
 

@@ -1,4 +1,4 @@
-"""The CNN-Transformer: against attention written out in NumPy, order, padding, gaps, roll-out."""
+"""The CNN-Transformer: against attention written out in NumPy, order, padding, gaps."""
 
 import numpy as np
 import pytest
@@ -136,18 +136,6 @@ def test_what_lies_in_a_gap_is_not_looked_at():
     assert not torch.equal(missing.image, network(frames).image)
     complete = network(frames, torch.full((5,), 6), torch.ones(5, 6, dtype=torch.bool))
     torch.testing.assert_close(complete.embedding, network(frames).embedding, atol=1e-5, rtol=1e-5)
-
-
-@torch.no_grad()
-def test_later_steps_read_the_predictions_before_them():
-    network, frames = make(), sequences()
-    rolled = network(frames, LENGTHS, steps=3).image
-    for i, length in enumerate(LENGTHS):
-        sequence = frames[i : i + 1, :length]
-        for step in range(3):
-            image = network(sequence).image
-            torch.testing.assert_close(rolled[i, step], image[0, 0], atol=1e-5, rtol=1e-5)
-            sequence = torch.cat((sequence, image), 1)
 
 
 def test_layers_begin_with_weights_of_their_own():
