@@ -44,8 +44,7 @@ class Probabilities(L.Callback):
         index = batch.index.cpu()
         for row in self.rows:
             for i in torch.nonzero(index == row).flatten().tolist():
-                picture = batch.input[i] if batch.input.ndim == 4 else batch.input[i, -1]
-                samples[row] = (picture.cpu(), int(batch.label[i]), output.logits[i].float().softmax(0).cpu())
+                samples[row] = (batch.input[i].cpu(), int(batch.label[i]), output.logits[i].float().softmax(0).cpu())
 
     def on_test_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         names = class_names(trainer)
