@@ -12,8 +12,6 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from healing_mnist.files import atomic_write
 from healing_mnist.sweeps.results import Results
 from healing_mnist.sweeps.tables import Table, counted, markdown_lines, shown, table, with_spread
@@ -179,7 +177,7 @@ def _where(machine: Mapping[str, Any]) -> str:
 
 
 def _copied(setup: Setup, part: Part, results: Results, pattern: str, taken: set[str]) -> str | None:
-    """Copy the first figure that matches beside the document, in 256 colours; its path as the document names it.
+    """Copy the first figure that matches beside the document; its path as the document names it.
 
     `taken` are names that the part's figures have already, and this one's is put to them.
     """
@@ -191,8 +189,7 @@ def _copied(setup: Setup, part: Part, results: Results, pattern: str, taken: set
     taken.add(name)
     place = setup.document.parent / "figures" / "results" / f"{name}.png"
     place.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(found[0]) as picture:
-        picture.convert("RGB").quantize(256).save(place, optimize=True)
+    atomic_write(place, found[0].read_bytes())
     return place.relative_to(setup.document.parent).as_posix()
 
 
