@@ -16,7 +16,7 @@ import hydra
 import yaml
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
 
 from healing_mnist.checks import UserError, suggestion, told
 from healing_mnist.config import CONF, compose, flatten, key_of, plain, register_resolvers
@@ -150,6 +150,9 @@ def explain(error: BaseException) -> str:
             needed = re.search(r"key '([\w.]+)' not found", str(cause))
             what = f"takes {needed[1]} from it, and there is none" if needed else str(cause).splitlines()[0]
             return f"the earlier stage of this experiment does not fit: it {what}; pretrained=none leaves it out"
+        if key and isinstance(cause, InterpolationKeyError):
+            needed = str(cause).split("'")[1]
+            return f"{key}: takes {needed}, which is not there; say {key}=..., or choose another {needed.split('.')[0]}"
         cause = cause.__cause__ or cause.__context__  # OmegaConf says what was behind it in the second only
     return str(cause or error).strip()
 
