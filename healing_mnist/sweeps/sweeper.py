@@ -183,7 +183,7 @@ class PointSweeper(Sweeper):
         judged_by = definition.objective, definition.direction
         if settings.method != "tpe":
             jobs = {name: self._overrides(point, name) for name, point in definition.points.items()}
-            done = checking.check(pool, self.composer, self.folder, judged_by, jobs, self.fresh)
+            done = checking.check(pool, self.composer, self.folder, judged_by, jobs, self.fresh, definition.metrics)
             self._begin(definition)
             return iter([name for name in definition.points if name not in done]), lambda run: None
         from healing_mnist.sweeps.search import Search, corners
@@ -194,7 +194,7 @@ class PointSweeper(Sweeper):
             self.fixed["callbacks.pruning"] = f"+callbacks.pruning={{_target_:{target},monitor:{monitor}}}"
         jobs = {f"probe {i}": self._overrides(point, "probe") for i, point in enumerate(corners(dimensions))}
         jobs |= {name: self._overrides(point, name) for name, point in definition.points.items()}
-        checking.check(pool, self.composer, self.folder, judged_by, jobs, self.fresh)
+        checking.check(pool, self.composer, self.folder, judged_by, jobs, self.fresh, definition.metrics)
         self._begin(definition)
         search = Search(self.folder, definition, dimensions, settings)
         return iter(search), search.tell

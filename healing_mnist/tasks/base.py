@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -15,6 +16,12 @@ from torchmetrics import MetricCollection
 
 from healing_mnist.batch import Batch, Output
 from healing_mnist.checks import UserError
+
+
+def test_prefix(data: L.LightningDataModule, dataloader_idx: int) -> str:
+    """What the names of a test split's metrics begin with: ``test``, or ``test/<split>`` where there are several."""
+    splits = data.test_splits
+    return "test" if len(splits) == 1 else f"test/{splits[dataloader_idx]}"
 
 
 class Task(L.LightningModule):
@@ -129,9 +136,8 @@ class Task(L.LightningModule):
         return self._evaluate(batch, self.test_prefix(dataloader_idx))
 
     def test_prefix(self, dataloader_idx: int) -> str:
-        """What the metrics of a test split begin with: ``test``, or ``test/<split>`` where the data have several."""
-        splits = self.trainer.datamodule.test_splits
-        return "test" if len(splits) == 1 else f"test/{splits[dataloader_idx]}"
+        """`test_prefix` of the data tested now."""
+        return test_prefix(self.trainer.datamodule, dataloader_idx)
 
     def _evaluate(self, batch: Batch, prefix: str) -> Output:
         output = self(batch)
@@ -177,6 +183,17 @@ class Task(L.LightningModule):
         words = {True: "maximize", False: "minimize", None: None}
         higher = dict.fromkeys(self.loss_names, False) | scores
         return {f"val/{name}": words[better] for name, better in higher.items()}
+
+    def test_metrics(self, data: L.LightningDataModule) -> list[str]:
+        """All that a test on `data`, which need not be set up, may log of this task; known before any training."""
+        self.trainer = SimpleNamespace(datamodule=data)  # what scores may ask
+        try:
+            scores = self.make_scores(final=True)
+        finally:
+            self.trainer = None
+        kept = scores.items(keep_base=True, copy_state=False)
+        names = [*self.loss_names, *(name for key, score in kept for name in getattr(score, "logs", [key]))]
+        return [f"{test_prefix(data, number)}/{name}" for number in range(len(data.test_splits)) for name in names]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config

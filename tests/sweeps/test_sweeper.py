@@ -142,6 +142,10 @@ def test_every_mistake_is_found_before_the_first_job(sweep):
         (["sweep=nothing"], "nothing"),
         (["model.latent_dim=3,4", "objective=val/beauty"], "objective=val/beauty: not logged"),
         (["model.latent_dim=3,4", "sweep=base", "sweep.objective=val/beauty"], "objective=val/beauty: not logged"),
+        (
+            ["model.latent_dim=3,4", "sweep=base", "sweep.metrics=[test/mze]"],
+            "sweep.metrics=test/mze: no job logs it; did you mean 'test/mse'?; allowed: val/loss, ",
+        ),
         (["model.latent_dim=3,4", "hydra.launcher.devices=[17]"], "no GPU 17 here"),
         (
             ["sweep=base", "model.latent_dim=3,4", "sweep.direction=max"],
@@ -176,6 +180,14 @@ def test_mistakes_have_one_message(sweep, arguments, message):
     assert done.code == 1
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_column_that_some_jobs_fill_is_one_of_the_table(sweep):
+    columns = ["sweep=base", "sweep.metrics=[test/reconstruction,test/weight]"]
+    assert sweep("task.reconstruction_weight=0.1,dynamic", *columns).code == 0
+    assert "test/weight: no job logs it" in sweep("seed=1,2", *columns, folder=None).err
+    wrong = sweep("task.reconstruction_weight=0.1,dynamic", "sweep=base", "sweep.metrics=[test/acuracy]")
+    assert "did you mean 'test/accuracy'?; allowed: val/loss, test/loss, test/accuracy, test/constant" in wrong.err
 
 
 def test_a_cluster_gets_all_jobs_at_once_and_says_itself_what_devices_it_has(sweep, monkeypatch):
