@@ -116,9 +116,14 @@ class Task(L.LightningModule):
         means = dict(zip(self._names, (self._totals / self._weight).tolist(), strict=True))
         self._refuse_nonfinite("train/loss", means["loss"])
         means = {f"train/{name}": value for name, value in means.items()}
-        several = self.trainer.world_size > 1
-        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=several, batch_size=int(self._weight))
+        self.log_dict(means, on_step=False, on_epoch=True, **self._weighted(self._weight))
         self.summed = True
+
+    def _weighted(self, weight: int | Tensor) -> dict[str, Any]:
+        """How Lightning shall log means of so many rows."""
+        # It rounds the mean of the processes' weights down to a whole number: of multiples of their number it is one.
+        processes = self.trainer.world_size
+        return {"batch_size": int(weight) * processes, "sync_dist": processes > 1}
 
     def _refuse_nonfinite(self, name: str, loss: float) -> None:
         # All processes of ddp stop together: one alone would leave the others waiting for it.
@@ -142,8 +147,7 @@ class Task(L.LightningModule):
     def _evaluate(self, batch: Batch, prefix: str) -> Output:
         output = self(batch)
         losses = {f"{prefix}/{name}": value for name, value in self.losses(batch, output).items()}
-        several, weight = self.trainer.world_size > 1, int(self.weight_of(batch))
-        self.log_dict(losses, batch_size=weight, add_dataloader_idx=False, sync_dist=several)
+        self.log_dict(losses, add_dataloader_idx=False, **self._weighted(self.weight_of(batch)))
         if prefix not in self._scores:
             scores = self.make_scores(final=prefix.startswith("test")).clone(prefix=f"{prefix}/")
             self._scores[prefix] = scores.to(self.device)
