@@ -148,7 +148,8 @@ def explain(error: BaseException) -> str:
             return f"unknown setting '{key}'{_nearest(key)}"
         if key and "pretrained.settings." in str(cause) and isinstance(cause, InterpolationResolutionError):
             needed = re.search(r"key '([\w.]+)' not found", str(cause))
-            what = f"takes {needed[1]} from it, and there is none" if needed else str(cause).splitlines()[0]
+            its = key.removeprefix("pretrained.settings.")
+            what = f"takes {needed[1]} from it, and there is none" if needed else f"finds nothing for its {its}"
             return f"the earlier stage of this experiment does not fit: it {what}; pretrained=none leaves it out"
         if key and isinstance(cause, InterpolationKeyError):
             needed = str(cause).split("'")[1]
