@@ -85,7 +85,10 @@ def message(capsys, tmp_path):
         ),
         (["name=other"], "name=other: is the experiment's own"),
         (["experiment=cnn_lstm", "model=convlstm"], "the earlier stage of this experiment does not fit: "),
-        (["experiment=cnn_lstm", "model=row_autoencoder"], "it finds nothing for its model.latent_dim; pretrained=none"),
+        (
+            ["experiment=cnn_lstm", "model=row_autoencoder"],
+            "it finds nothing for its model.latent_dim; pretrained=none",
+        ),
         (["experiment=simvp", "data=images"], "data=HealingImages: must be data of sequences, with data.window or"),
         (
             ["experiment=simvp", "data=images", "model.window=4"],

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from healing_mnist.sweeps.launcher import prepare_process
 from healing_mnist.sweeps.pool import Job, Pool, tail
 
 log = logging.getLogger(__name__)
+MANY = 20  # metrics that a message lists
 Found = list[tuple[str, str]]  # job -> what is wrong with it
 
 
@@ -70,14 +72,15 @@ def check(
     return done
 
 
-def _column_problems(columns: Sequence[str], logged: Iterable[str]) -> list[str]:
+def _column_problems(columns: Sequence[str], logged: Collection[str]) -> list[str]:
     """Columns of the table that none of the metrics `logged`, names or patterns, would fill."""
-    names = [name for name in logged if "*" not in name]
-    return [
-        f"sweep.metrics={column}: no job logs it{suggestion(column, names)}; allowed: {', '.join(logged)}"
-        for column in columns
-        if not any(fnmatchcase(column, pattern) for pattern in logged)
-    ]
+    names, problems = [name for name in logged if "*" not in name], []
+    for column in columns:
+        if not any(fnmatchcase(column, pattern) for pattern in logged):
+            near = list(logged) if len(names) <= MANY else get_close_matches(column, names, MANY, cutoff=0)
+            allowed = ", ".join(near) + f" and {len(names) - MANY} more" * (len(names) > MANY)
+            problems.append(f"sweep.metrics={column}: no job logs it{suggestion(column, names)}; allowed: {allowed}")
+    return problems
 
 
 def _check(

@@ -53,6 +53,7 @@ class PointSweeper(Sweeper):
         self.composer = Composer(self.loader, config)
 
     def sweep(self, arguments: list[str]) -> None:
+        arguments = list(map(points.said, arguments))
         settings = sweep_settings(self.config.get("sweep"), arguments)
         self.fixed, dimensions, together = self._split(settings, arguments)
         self.fresh = _yes(self.fixed.pop("fresh", "fresh=false"))
@@ -121,8 +122,9 @@ class PointSweeper(Sweeper):
         experiments = [value for d in dimensions if d.key == "experiment" for value in d.values]
         experiments += [point["experiment"] for group in together for point in group if "experiment" in point]
         objective, direction = self._judged_by(settings, experiments)
+        whose = "" if "experiment" in varied else f"{experiment}-"
         return Definition(
-            name=settings.name or f"{experiment}-{','.join(key.rsplit('.', 1)[-1] for key in varied)}",
+            name=settings.name or whose + ",".join(key.rsplit(".", 1)[-1] for key in varied),
             method=settings.method,
             objective=objective,
             direction=direction,
