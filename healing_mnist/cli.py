@@ -36,7 +36,7 @@ def main(task: Callable[[DictConfig], Any], config_name: str) -> None:
         return
     sweeps.register()
     if {"-m", "--multirun"} & set(sys.argv[1:]):
-        sys.argv[1:] = points.deferred(sys.argv[1:])
+        sys.argv[1:] = guarded(lambda: points.deferred(sys.argv[1:]))
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> Any:
