@@ -12,7 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import StrategyRegistry
@@ -33,7 +33,7 @@ from healing_mnist.checks import (
 from healing_mnist.config import CONF, elsewhere, flatten, key_of, plain
 from healing_mnist.data.base import RenderedData
 from healing_mnist.lean import Unmeasured, drop_idle_hooks
-from healing_mnist.tasks.base import Task
+from healing_mnist.tasks.base import Task, test_prefix
 
 OWN = {  # the settings of a run that belong to none of the groups
     "name": str | None,
@@ -101,6 +101,26 @@ def _metric_problems(settings: Mapping[str, Any], task: str, metrics: Mapping[st
     if (way := metrics.get(objective)) not in (None, settings["direction"]):
         found.append(f"direction={settings['direction']}: would choose the worst epoch; {objective} asks for {way}")
     return found
+
+
+def metrics_of(cfg: DictConfig) -> list[str]:
+    """What a run of these settings, checked before, may log in validation and test: names, or patterns of `fnmatch`.
+
+    A callback of ours says in `logs` what it adds in the test. Parts of one's own may log anything.
+    """
+    settings = _resolved(cfg)
+    groups = {key: settings.get(key) or {} for key in ("callbacks", "analysis")}
+    nodes = [node for group in groups.values() for node in group.values() if node]
+    targets = [node["_target_"] for node in (settings["data"], settings["task"], *nodes)]
+    if not all(target.startswith(("healing_mnist.", "lightning.")) for target in targets):
+        return ["*"]
+    data = build_data(settings)
+    with torch.device("meta"):
+        task = build_task(settings)
+    added = [name for node in nodes for name in getattr(get_object(node["_target_"]), "logs", ())]
+    prefixes = [test_prefix(data, number) for number in range(len(data.test_splits))]
+    own = [*task.validation_metrics(), *task.test_metrics(data)]
+    return own + [f"{prefix}/{name}" for prefix in prefixes for name in added]
 
 
 def _optimizer_problems(settings: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ import hydra
 import yaml
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
 
 from healing_mnist.checks import UserError, suggestion, told
 from healing_mnist.config import CONF, compose, flatten, key_of, plain, register_resolvers
@@ -27,6 +27,7 @@ def main(task: Callable[[DictConfig], Any], config_name: str) -> None:
     # With this Hydra hands exceptions on instead of printing its own account of them.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     from healing_mnist import sweeps
+    from healing_mnist.sweeps import points
 
     register_resolvers()
     if {"-h", "--help"} & set(sys.argv[1:]):
@@ -34,6 +35,8 @@ def main(task: Callable[[DictConfig], Any], config_name: str) -> None:
         guarded(lambda: print(help_text(config_name, overrides)))
         return
     sweeps.register()
+    if {"-m", "--multirun"} & set(sys.argv[1:]):
+        sys.argv[1:] = guarded(lambda: points.deferred(sys.argv[1:]))
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> Any:
@@ -148,8 +151,12 @@ def explain(error: BaseException) -> str:
             return f"unknown setting '{key}'{_nearest(key)}"
         if key and "pretrained.settings." in str(cause) and isinstance(cause, InterpolationResolutionError):
             needed = re.search(r"key '([\w.]+)' not found", str(cause))
-            what = f"takes {needed[1]} from it, and there is none" if needed else str(cause).splitlines()[0]
+            its = key.removeprefix("pretrained.settings.")
+            what = f"takes {needed[1]} from it, and there is none" if needed else f"finds nothing for its {its}"
             return f"the earlier stage of this experiment does not fit: it {what}; pretrained=none leaves it out"
+        if key and isinstance(cause, InterpolationKeyError):
+            needed = str(cause).split("'")[1]
+            return f"{key}: takes {needed}, which is not there; say {key}=..., or choose another {needed.split('.')[0]}"
         cause = cause.__cause__ or cause.__context__  # OmegaConf says what was behind it in the second only
     return str(cause or error).strip()
 

@@ -54,8 +54,8 @@ def register_resolvers() -> None:
     """The functions that yaml files may call.
 
     ``source_shape:NAME``, ``source_classes:NAME``: what a base-image source says of itself; ``best_is:DIRECTION``: min
-    or max; ``one_of:DEVICES``: the one that is named, or 1 for any; ``interactive:``: whether a person is watching a
-    terminal.
+    or max; ``frames_of:DATA``: frames of its longest example, by `window` or `length`; ``one_of:DEVICES``: the one that
+    is named, or 1 for any; ``interactive:``: whether a person is watching a terminal.
     """
     from healing_mnist.data import sources
 
@@ -63,11 +63,20 @@ def register_resolvers() -> None:
         "source_shape": lambda name: ListConfig(sources.image_shape(name)),
         "source_classes": sources.num_classes,
         "best_is": lambda direction: {"minimize": "min", "maximize": "max"}.get(direction, direction),
+        "frames_of": _frames_of,
         "one_of": lambda devices: devices if isinstance(devices, ListConfig) and len(devices) == 1 else 1,
         "interactive": lambda: sys.stderr.isatty(),
     }
     for name, function in resolvers.items():
         OmegaConf.register_new_resolver(name, function, replace=True)
+
+
+def _frames_of(data: DictConfig) -> Any:
+    frames = data.get("window", data.get("length"))
+    if frames is None:
+        why = "must be data of sequences, with data.window or data.length frames, or say model.window=6"
+        raise UserError(f"data={data.get('_target_', '').rpartition('.')[2]}: {why}")
+    return frames[-1] if isinstance(frames, ListConfig) and frames else frames  # a range, its longer end last
 
 
 def compose(overrides: Sequence[str] = (), config_name: str = "train") -> DictConfig:

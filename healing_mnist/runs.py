@@ -178,7 +178,7 @@ def _end(trainer: L.Trainer, *_: Any) -> None:
 
 
 def single_trainer(cfg: DictConfig, place: Path) -> L.Trainer:
-    """One that tests each row once, in one process: a distributed sampler counts the rows that pad its last batch."""
+    """One that tests in one process, whose callbacks then see all rows."""
     devices = plain(cfg.trainer.devices)
     first = devices[:1] if isinstance(devices, list) else 1
     return make_trainer(cfg, place, devices=first, strategy="auto", num_nodes=1)

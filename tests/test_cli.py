@@ -85,6 +85,15 @@ def message(capsys, tmp_path):
         ),
         (["name=other"], "name=other: is the experiment's own"),
         (["experiment=cnn_lstm", "model=convlstm"], "the earlier stage of this experiment does not fit: "),
+        (
+            ["experiment=cnn_lstm", "model=row_autoencoder"],
+            "it finds nothing for its model.latent_dim; pretrained=none",
+        ),
+        (["experiment=simvp", "data=images"], "data=HealingImages: must be data of sequences, with data.window or"),
+        (
+            ["experiment=simvp", "data=images", "model.window=4"],
+            "model.horizon: takes data.horizon, which is not there; say model.horizon=..., or choose another data",
+        ),
         (["seed=5000000000"], "seed=5000000000: must be an integer in [0, 4294967295]"),
         (["experiment=embedding_classifier", "model.encoder.latent_dim=7"], "latent_dim=7: not model.latent_dim=5"),
         (["data=n6"], "AutoregressiveDigits (experiment=demo sets it, which is made for another data)"),

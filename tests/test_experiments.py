@@ -1,8 +1,10 @@
 """Every named experiment runs once through: a batch of training, validation, test, its checkpoints and its figures."""
 
+from fnmatch import fnmatchcase
+
 import pytest
 
-from healing_mnist import runs
+from healing_mnist import build, runs
 from healing_mnist.config import CONF, compose, plain
 
 FEW_ROWS = ["data.batch_size=8", "data.eval_batch_size=8", "analysis.context.sequences=1"]  # of 71 channels
@@ -25,9 +27,12 @@ def test_experiment_runs(name, outputs):
     kind = compose([f"experiment={name}"]).data._target_.rsplit(".", 1)[-1]
     small = ["data.batch_size=32", "data.eval_batch_size=64", *SMALL[kind]]
     overrides = [f"experiment={name}", "debug=fdr", "trainer=cpu", f"output_dir={outputs}", *small]
-    result = runs.train(compose(overrides), overrides)
+    result = runs.train(cfg := compose(overrides), overrides)
     assert result.metrics
     assert result.objective is not None
+    known = build.metrics_of(cfg)
+    measured = [name for name in {**result.best, **result.metrics} if name.startswith(("val/", "test/"))]
+    assert not [name for name in measured if not any(fnmatchcase(name, pattern) for pattern in known)]
     assert all((result.folder / "checkpoints" / file).exists() for file in ("best.ckpt", "last.ckpt"))
     figures = list((result.folder / "figures").glob("*.png"))
     assert figures

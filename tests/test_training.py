@@ -101,8 +101,8 @@ def test_the_time_of_an_earlier_stage_is_not_counted_twice(train, fast, monkeypa
     assert json.loads((result.folder / "environment.json").read_text())["seconds"] < 1000
 
 
-def test_ddp_on_two_processes_takes_the_same_first_step_as_one(fast, command, tmp_path):
-    """Loss and gradients of one step on the same rows; without batch norm, whose statistics are per process."""
+def test_ddp_on_two_processes_is_as_one(fast, command, tmp_path):
+    """A step on the same rows, then 25 that validate; without batch norm, whose statistics are per process."""
     options = [
         "experiment=autoencoder",
         *fast,
@@ -113,8 +113,9 @@ def test_ddp_on_two_processes_takes_the_same_first_step_as_one(fast, command, tm
         "scheduler=none",
         "trainer.max_epochs=1",
         "trainer.limit_train_batches=1",
+        "data.limit=250",
     ]
-    weights, losses = [], []
+    weights, found = [], []
     for extra in (
         ["data.batch_size=64"],
         ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=32"],
@@ -124,8 +125,8 @@ def test_ddp_on_two_processes_takes_the_same_first_step_as_one(fast, command, tm
         done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stdout + done.stderr
         weights.append(torch.load(place / "checkpoints" / "last.ckpt")["state_dict"])
-        losses.append(json.loads((place / "metrics.json").read_text())["best"]["train/loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+        found.append(json.loads((place / "metrics.json").read_text())["best"])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
     one, two = weights
     start = build_task_state(options)
     moved = max(float((one[k] - start[k]).abs().max()) for k in one)

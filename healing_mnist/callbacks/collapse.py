@@ -48,8 +48,9 @@ class Collapse(L.Callback):
         if self.collapsed:
             log.warning(
                 "collapsed: the predictions are all but empty or the same for every input (standard deviation over "
-                "rows %.2g, the targets' %.2g); try a lower optimizer.lr, model.activation=sigmoid or another seed",
+                "rows %.2g, the targets' %.2g); try a lower optimizer.lr, another seed%s",
                 *rows.values(),
+                " or model.activation=sigmoid" * ("activation" in task.config.get("model", {})),
             )
 
 

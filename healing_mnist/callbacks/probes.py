@@ -34,6 +34,7 @@ class Probes(L.Callback):
     """
 
     needs = ("embedding",)
+    logs = "probe/*/linear", "probe/*/knn", "silhouette/*"
 
     def __init__(
         self,

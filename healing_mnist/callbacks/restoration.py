@@ -32,6 +32,7 @@ class RestorationBaselines(L.Callback):
     """
 
     needs = "image", "single images"
+    logs = "detail", "detail_input", "detail_mean_image", "mse_input", "mse_mean_image"
 
     def __init__(self, rows: Positive = 10_000):
         self.rows = rows

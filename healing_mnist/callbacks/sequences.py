@@ -285,6 +285,7 @@ class MissingCurves(L.Callback):
         self.rows, self.seed = rows, seed
         self._errors: dict[int, dict[tuple[str, float, str], list[Tensor]]] = {}
         self._seen: dict[int, int] = {}
+        self._lacking = False
 
     def check_data(self, data: L.LightningDataModule) -> None:
         """Raise UserError for holes that cover nothing, or all of a frame."""
@@ -298,6 +299,7 @@ class MissingCurves(L.Callback):
         if room <= 0:
             return
         self._seen[dataloader_idx] = self.rows - room + len(batch)
+        self._lacking = batch.observed is not None
         errors = self._errors.setdefault(dataloader_idx, {})
         for key, damaged in self._damaged(batch, batch_idx):
             for predictor, image in predictions(trainer, task, damaged).items():
@@ -317,7 +319,7 @@ class MissingCurves(L.Callback):
             for (kind, share, predictor), parts in errors.items():
                 found = {"count": sum(map(len, parts)), "mse": torch.cat(parts).mean().item()}
                 rows.append({"missing": kind, "share": share, "predictor": predictor, **found})
-            publish(trainer, split_prefix(trainer, loader) + "missing", draw_missing(rows), rows)
+            publish(trainer, split_prefix(trainer, loader) + "missing", draw_missing(rows, self._lacking), rows)
         self._errors, self._seen = {}, {}
 
 
@@ -348,9 +350,11 @@ def without_frames(batch: Batch, share: float, chance: Tensor) -> Batch:
 
 
 @styled
-def draw_missing(rows: Table) -> Figure:
+def draw_missing(rows: Table, lacking: bool = False) -> Figure:
+    """A panel for holes and one for frames; `lacking` says that some frames are not there to begin with."""
     figure, axes = subplots(1, 2, (3.4, 2.6), sharey=True)
-    labels = {"area": "share of each frame blank", "frames": "share of the frames missing"}
+    frames = "share missing of the frames there are" if lacking else "share of the frames missing"
+    labels = {"area": "share of each frame blank", "frames": frames}
     predictors = dict.fromkeys(row["predictor"] for row in rows)
     for axis, (kind, label) in zip(axes, labels.items(), strict=True):
         for predictor in predictors:

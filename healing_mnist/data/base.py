@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import abstractmethod
 from pathlib import Path
 
@@ -136,6 +137,8 @@ class RenderedData(L.LightningDataModule):
         trainer = self.trainer
         world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         rows = range(len(self.tables[split]["index"]))
+        if world > 1 and not shuffle:
+            rows, batch_size = shares(len(rows), batch_size, world), None
         # Also with one process: the order follows from seed and epoch alone, so a resumed run sees the same batches.
         sampler = DistributedSampler(rows, num_replicas=world, rank=rank, shuffle=shuffle, seed=self.seed)
         # A loader draws a seed for workers it does not have; from a generator of its own, or dropout would depend on
@@ -160,6 +163,20 @@ class RenderedData(L.LightningDataModule):
         if self.trainer.training:
             return "train"
         return "val" if self.trainer.validating or self.trainer.sanity_checking else self.test_splits[dataloader_idx]
+
+
+def shares(count: int, batch_size: int, processes: int) -> list[Tensor]:
+    """Rows 0 to `count` in batches of at most `batch_size`, as many for each process, every row counting alike.
+
+    Under ddp all processes take the same number of steps, and a sampler of rows would repeat some for that. Here
+    batches are smaller instead; where there are fewer rows than processes, all of them see all. A `batch_size` of 1 may
+    become 2.
+    """
+    rows = torch.arange(count)
+    if count < processes:
+        return [rows] * processes * (count > 0)
+    steps = min(math.ceil(count / (batch_size * processes)), count // processes)
+    return list(rows.tensor_split(steps * processes))
 
 
 class SourceData(RenderedData):

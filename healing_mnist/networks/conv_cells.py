@@ -208,7 +208,10 @@ class ConvGRUCell(nn.Module):
     def forward(self, frame: Tensor, state: State | None = None) -> State:
         of_frame = self.input_conv(frame)
         if state is None:
-            return self.update(of_frame, self.hidden_conv.bias.view(1, -1, 1, 1).to(of_frame.dtype), None)
+            # Of zeros the convolution leaves its bias. Its weights get a gradient all the same, for which ddp waits
+            # where a single frame is read.
+            bias = self.hidden_conv.bias + 0 * self.hidden_conv.weight.sum()
+            return self.update(of_frame, bias.view(1, -1, 1, 1).to(of_frame.dtype), None)
         return self.update(of_frame, self.hidden_conv(state[0]), state[0])
 
 

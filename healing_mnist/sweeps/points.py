@@ -10,20 +10,25 @@ import functools
 import itertools
 import math
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from healing_mnist.checks import UserError
-from healing_mnist.config import as_override
+from healing_mnist.config import CONF, as_override, incidental
 
 SEED = "seed"  # never searched, always crossed with everything else
 REPEATS = {SEED: "seeds", "data.fold": "folds"}  # what repeats a setting instead of being one, and its plural
+# Settings that an experiment may not have; where images come from, the launcher asks before there are jobs.
+WITHIN_GROUPS = re.compile(r"\+{0,2}(data|model|task|pretrained|callbacks|analysis)[./](?!source=)")
+WAITING = "tag(waiting,choice("
 Point = dict[str, str]  # setting -> value, as Hydra reads it from a command line
 
 
@@ -58,6 +63,36 @@ class Dimension:
             return ", ".join(self.values)
         kind = ("log-" if self.log else "") + "uniform" + (" integers" if self.integer else "")
         return f"{kind} in [{self.low:g}, {self.high:g}]"
+
+
+def deferred(arguments: Sequence[str]) -> list[str]:
+    """The command line of a sweep in which settings of the groups wait for its jobs, where whole groups vary.
+
+    Before there are jobs Hydra composes a configuration of all that does not vary. What is set within a group that does
+    is unknown there, so it is written as a choice of one, which `said` takes back.
+    """
+    parser, swept, fixed = OverridesParser.create(), [], {}
+    for text in arguments:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:  # an option of the command line, or told where Hydra reads it
+            continue
+        if override.is_sweep_override():
+            swept.append(override.key_or_group)
+        elif "=" in text and WITHIN_GROUPS.match(text) and not incidental(text):
+            key, value = text.split("=", 1)
+            fixed[text] = f"{key}={WAITING}{value}))"
+        elif override.key_or_group == "sweep" and (yaml_file := CONF / "sweep" / f"{override.value()}.yaml").exists():
+            swept += (yaml.safe_load(yaml_file.read_text()) or {}).get("params") or ()
+    if not any("." not in key and (CONF / key).is_dir() for key in swept):
+        return list(arguments)
+    return [fixed.get(text, text) for text in arguments]
+
+
+def said(argument: str) -> str:
+    """What the user wrote for one of `deferred`."""
+    key, waiting, value = argument.partition(f"={WAITING}")
+    return f"{key}={value[:-2]}" if waiting else argument
 
 
 def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> tuple[dict[str, str], dict[str, Dimension]]:

@@ -53,6 +53,7 @@ class PointSweeper(Sweeper):
         self.composer = Composer(self.loader, config)
 
     def sweep(self, arguments: list[str]) -> None:
+        arguments = list(map(points.said, arguments))
         settings = sweep_settings(self.config.get("sweep"), arguments)
         self.fixed, dimensions, together = self._split(settings, arguments)
         self.fresh = _yes(self.fixed.pop("fresh", "fresh=false"))
@@ -121,8 +122,9 @@ class PointSweeper(Sweeper):
         experiments = [value for d in dimensions if d.key == "experiment" for value in d.values]
         experiments += [point["experiment"] for group in together for point in group if "experiment" in point]
         objective, direction = self._judged_by(settings, experiments)
+        whose = "" if "experiment" in varied else f"{experiment}-"
         return Definition(
-            name=settings.name or f"{experiment}-{','.join(key.rsplit('.', 1)[-1] for key in varied)}",
+            name=settings.name or whose + ",".join(key.rsplit(".", 1)[-1] for key in varied),
             method=settings.method,
             objective=objective,
             direction=direction,
@@ -183,7 +185,7 @@ class PointSweeper(Sweeper):
         judged_by = definition.objective, definition.direction
         if settings.method != "tpe":
             jobs = {name: self._overrides(point, name) for name, point in definition.points.items()}
-            done = checking.check(pool, self.composer, self.folder, judged_by, jobs, self.fresh)
+            done = checking.check(pool, self.composer, self.folder, judged_by, jobs, self.fresh, definition.metrics)
             self._begin(definition)
             return iter([name for name in definition.points if name not in done]), lambda run: None
         from healing_mnist.sweeps.search import Search, corners
@@ -194,7 +196,7 @@ class PointSweeper(Sweeper):
             self.fixed["callbacks.pruning"] = f"+callbacks.pruning={{_target_:{target},monitor:{monitor}}}"
         jobs = {f"probe {i}": self._overrides(point, "probe") for i, point in enumerate(corners(dimensions))}
         jobs |= {name: self._overrides(point, name) for name, point in definition.points.items()}
-        checking.check(pool, self.composer, self.folder, judged_by, jobs, self.fresh)
+        checking.check(pool, self.composer, self.folder, judged_by, jobs, self.fresh, definition.metrics)
         self._begin(definition)
         search = Search(self.folder, definition, dimensions, settings)
         return iter(search), search.tell

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -15,6 +16,12 @@ from torchmetrics import MetricCollection
 
 from healing_mnist.batch import Batch, Output
 from healing_mnist.checks import UserError
+
+
+def test_prefix(data: L.LightningDataModule, dataloader_idx: int) -> str:
+    """What the names of a test split's metrics begin with: ``test``, or ``test/<split>`` where there are several."""
+    splits = data.test_splits
+    return "test" if len(splits) == 1 else f"test/{splits[dataloader_idx]}"
 
 
 class Task(L.LightningModule):
@@ -109,9 +116,14 @@ class Task(L.LightningModule):
         means = dict(zip(self._names, (self._totals / self._weight).tolist(), strict=True))
         self._refuse_nonfinite("train/loss", means["loss"])
         means = {f"train/{name}": value for name, value in means.items()}
-        several = self.trainer.world_size > 1
-        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=several, batch_size=int(self._weight))
+        self.log_dict(means, on_step=False, on_epoch=True, **self._weighted(self._weight))
         self.summed = True
+
+    def _weighted(self, weight: int | Tensor) -> dict[str, Any]:
+        """How Lightning shall log means of so many rows."""
+        # It rounds the mean of the processes' weights down to a whole number: of multiples of their number it is one.
+        processes = self.trainer.world_size
+        return {"batch_size": int(weight) * processes, "sync_dist": processes > 1}
 
     def _refuse_nonfinite(self, name: str, loss: float) -> None:
         # All processes of ddp stop together: one alone would leave the others waiting for it.
@@ -129,15 +141,13 @@ class Task(L.LightningModule):
         return self._evaluate(batch, self.test_prefix(dataloader_idx))
 
     def test_prefix(self, dataloader_idx: int) -> str:
-        """What the metrics of a test split begin with: ``test``, or ``test/<split>`` where the data have several."""
-        splits = self.trainer.datamodule.test_splits
-        return "test" if len(splits) == 1 else f"test/{splits[dataloader_idx]}"
+        """`test_prefix` of the data tested now."""
+        return test_prefix(self.trainer.datamodule, dataloader_idx)
 
     def _evaluate(self, batch: Batch, prefix: str) -> Output:
         output = self(batch)
         losses = {f"{prefix}/{name}": value for name, value in self.losses(batch, output).items()}
-        several, weight = self.trainer.world_size > 1, int(self.weight_of(batch))
-        self.log_dict(losses, batch_size=weight, add_dataloader_idx=False, sync_dist=several)
+        self.log_dict(losses, add_dataloader_idx=False, **self._weighted(self.weight_of(batch)))
         if prefix not in self._scores:
             scores = self.make_scores(final=prefix.startswith("test")).clone(prefix=f"{prefix}/")
             self._scores[prefix] = scores.to(self.device)
@@ -177,6 +187,17 @@ class Task(L.LightningModule):
         words = {True: "maximize", False: "minimize", None: None}
         higher = dict.fromkeys(self.loss_names, False) | scores
         return {f"val/{name}": words[better] for name, better in higher.items()}
+
+    def test_metrics(self, data: L.LightningDataModule) -> list[str]:
+        """All that a test on `data`, which need not be set up, may log of this task; known before any training."""
+        self.trainer = SimpleNamespace(datamodule=data)  # what scores may ask
+        try:
+            scores = self.make_scores(final=True)
+        finally:
+            self.trainer = None
+        kept = scores.items(keep_base=True, copy_state=False)
+        names = [*self.loss_names, *(name for key, score in kept for name in getattr(score, "logs", [key]))]
+        return [f"{test_prefix(data, number)}/{name}" for number in range(len(data.test_splits)) for name in names]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config

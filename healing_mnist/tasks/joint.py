@@ -47,6 +47,8 @@ class Joint(Reconstruction):
             raise UserError(f"task.reconstruction_weight={reconstruction_weight}: must be in [0, 1] or 'dynamic'")
         super().__init__(network, loss=loss, **task)
         self.dynamic = reconstruction_weight == "dynamic"
+        if self.dynamic:
+            self.loss_names = (*self.loss_names, "weight")
         self.num_classes, self.softmax_before_loss = num_classes, softmax_before_loss
         # A tensor, not a number: it goes with the checkpoint.
         self.register_buffer("weight", torch.tensor(0.5 if self.dynamic else float(reconstruction_weight)))

@@ -41,6 +41,7 @@ class SquareScores(Metric):
     """
 
     full_state_update = False
+    names = "square_accuracy", "square_f1", "square_size_accuracy", "square_accuracy_determined"
     counts = (
         "images",
         "right",
@@ -54,7 +55,7 @@ class SquareScores(Metric):
 
     def __init__(self, prefix: str = ""):
         super().__init__()
-        self.names_begin = prefix
+        self.logs = [prefix + name for name in self.names]
         for name in self.counts:
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
@@ -73,10 +74,10 @@ class SquareScores(Metric):
             self.determined_right += (right & (determined > 0)).sum()
 
     def compute(self) -> dict[str, Tensor]:
-        scores = {
-            "square_accuracy": (self.right, self.images),
-            "square_f1": (2 * self.true_positives, self.positives + self.present),
-            "square_size_accuracy": (self.size_right, self.present),
-            "square_accuracy_determined": (self.determined_right, self.determined),
-        }
-        return {self.names_begin + name: part / whole for name, (part, whole) in scores.items() if whole > 0}
+        shares = (
+            (self.right, self.images),
+            (2 * self.true_positives, self.positives + self.present),
+            (self.size_right, self.present),
+            (self.determined_right, self.determined),
+        )
+        return {name: part / whole for name, (part, whole) in zip(self.logs, shares, strict=True) if whole > 0}

@@ -36,6 +36,7 @@ def test_collapsed(predict, collapsed, run_test, read_csv, monkeypatch, caplog):
     assert callback.collapsed is collapsed
     assert read_csv("collapse")[0]["collapsed"] == str(collapsed)
     assert ("collapsed: the predictions are all but empty" in caplog.text) is collapsed
+    assert "model.activation" not in caplog.text  # this network has none to try
 
 
 def with_network(init, network):

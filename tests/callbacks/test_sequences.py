@@ -196,6 +196,18 @@ def test_curves_over_what_is_missing(run, read_csv, tmp_path):
     assert (tmp_path / "figures/missing.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("missing", "words"), [(0.0, "share of the frames missing"), (0.4, "share missing of the frames there are")]
+)
+def test_a_share_of_frames_says_of_which(missing, words, run, monkeypatch):
+    figures = []
+    monkeypatch.setattr(
+        "healing_mnist.callbacks.sequences.publish", lambda _, name, figure, rows: figures.append(figure)
+    )
+    run(MissingCurves(areas=[0.0], frames=[0.0, 0.5], rows=10), missing_frames=missing)
+    assert figures[0].axes[1].get_xlabel() == words
+
+
 @pytest.mark.parametrize(("share", "side"), [(0.0001, 0), (1.0, 28)])
 def test_holes_of_nothing_or_everything_are_refused(share, side):
     data = HealingSequences(num_sequences=30, num_eval_sequences=45, angles=[10])

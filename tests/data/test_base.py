@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from healing_mnist.checks import UserError
+from healing_mnist.data.base import shares
 from healing_mnist.data.healing import HealingImages
 
 SPLITS = ("train", "val", "test")
@@ -104,6 +105,18 @@ def test_loaders_hand_out_each_row_once_and_shuffle_training_by_epoch():
     first = torch.cat(list(train))
     train.sampler.set_epoch(1)
     assert not torch.equal(torch.cat(list(train)), first)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "processes"), [(25, 10, 2), (400, 100, 4), (5, 1, 2), (2, 9, 3), (0, 9, 2)]
+)
+def test_processes_share_rows_evenly_and_count_each_as_often(count, batch_size, processes):
+    batches = shares(count, batch_size, processes)
+    assert len(batches) % processes == 0
+    assert all(0 < len(batch) <= max(batch_size, 2) for batch in batches)
+    times = torch.cat([torch.zeros(0, dtype=torch.int64), *batches]).bincount(minlength=count)
+    assert len(times) == count
+    assert len(times.unique()) <= 1
 
 
 def test_a_split_added_leaves_the_others_as_they_were():

@@ -241,3 +241,12 @@ def test_settings_that_cannot_be():
         "model.kernel_sizes=[]: must be a list with at least one value",
         "model.groups=0: must be an integer at least 1",
     ]
+
+
+def test_it_reads_as_many_frames_as_the_longest_example_has():
+    for said, frames in (
+        (["data.window=5"], 5),
+        (["data=sequences"], 6),
+        (["data=sequences", "data.length=[3,8]"], 8),
+    ):
+        assert compose(["experiment=simvp", *said]).model.window == frames

@@ -31,6 +31,7 @@ def test_its_jobs_can_run(name, tmp_path):
     points = list(definition.points.values()) or sample(dimensions, together, 2)
     composer = Composer(sweeper.loader, sweeper.config)
     judged_by = f"objective={definition.objective}", f"direction={definition.direction}"
+    unfilled = set(definition.metrics)
     for point in [points[0], points[-1]]:
         config = composer([*sweeper._overrides(point), f"run_dir={tmp_path}", *judged_by])
         config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
@@ -39,6 +40,8 @@ def test_its_jobs_can_run(name, tmp_path):
         reported = {key for row in definition.report for key in row} - set(definition.varied)
         known = {f"val/{metric.split('/')[-1]}" for metric in reported}
         assert known <= set(logged), f"the report speaks of {known - set(logged)}"
+        unfilled -= set(build.metrics_of(config))
+    assert not unfilled
     if definition.points:
         settings_run = [Setting(definition.values(job), [Run(job, {})]) for job in definition.points]
         matched = [row for setting in settings_run if (row := report_of(setting, definition.report))]

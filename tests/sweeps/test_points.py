@@ -6,11 +6,27 @@ from statistics import mean
 import pytest
 
 from healing_mnist.checks import UserError
-from healing_mnist.sweeps.points import Dimension, from_yaml, grid, pairs, parse, repeated, sample
+from healing_mnist.sweeps.points import Dimension, deferred, from_yaml, grid, pairs, parse, repeated, said, sample
 
 
 def dimension(text):
     return parse([text])[1][text.split("=")[0]]
+
+
+def test_settings_within_groups_wait_for_the_jobs_where_groups_vary():
+    fixed = ["data.length=[3,8]", "+model.name='a, (b)'", "data/sequences=var_grow"]
+    others = ["seed=1,2", "data.source=mnist", "data.root=/a", "trainer.max_epochs=3", "--multirun", "~data.limit"]
+    for varied in ("experiment=convgru,simvp", "model=glob(conv*)", "sweep=classifiers"):
+        written = deferred([varied, *fixed, *others])
+        assert parse(written[1:4])[0] == {}  # so Hydra leaves them out
+        assert not set(written[1:4]) & set(fixed)
+        assert (written[0], written[4:]) == (varied, others)
+        assert list(map(said, written)) == [varied, *fixed, *others]
+    assert deferred(["model.latent_dim=3,4", "sweep=latent_dim", *fixed]) == [
+        "model.latent_dim=3,4",
+        "sweep=latent_dim",
+        *fixed,
+    ]
 
 
 def test_fixed_settings_are_told_from_those_that_vary():

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf
 
 from healing_mnist.checks import UserError
 from healing_mnist.config import compose
-from healing_mnist.sweeps import launcher, sweeper
+from healing_mnist.sweeps import launcher, points, sweeper
 from healing_mnist.sweeps.definition import Definition, Settings
 from healing_mnist.sweeps.launcher import SlotLauncher
 
@@ -49,6 +50,13 @@ def test_the_default_folder_is_named_by_what_is_run(sweep, tmp_path):
     done = sweep(f"output_dir={tmp_path}", "task.reconstruction_weight=0.1", "seed=1,2", folder=None)
     assert done.code == 0, done.err
     assert [path.name for path in (tmp_path / "sweeps").iterdir()] == ["joint-seed,reconstruction_weight=0.1"]
+
+
+def test_a_setting_is_looked_for_in_the_group_that_each_job_has(sweep):
+    done = sweep("data=sequences,images", "data.horizon=2")
+    assert "2 of 2 jobs cannot run" in done.err
+    assert "data=sequences: task: Joint learns from single images" in done.err
+    assert "data=images: unknown setting 'data.horizon'" in done.err
 
 
 def test_the_same_command_again_runs_what_is_missing(sweep):
@@ -142,6 +150,10 @@ def test_every_mistake_is_found_before_the_first_job(sweep):
         (["sweep=nothing"], "nothing"),
         (["model.latent_dim=3,4", "objective=val/beauty"], "objective=val/beauty: not logged"),
         (["model.latent_dim=3,4", "sweep=base", "sweep.objective=val/beauty"], "objective=val/beauty: not logged"),
+        (
+            ["model.latent_dim=3,4", "sweep=base", "sweep.metrics=[test/mze]"],
+            "sweep.metrics=test/mze: no job logs it; did you mean 'test/mse'?; allowed: val/loss, ",
+        ),
         (["model.latent_dim=3,4", "hydra.launcher.devices=[17]"], "no GPU 17 here"),
         (
             ["sweep=base", "model.latent_dim=3,4", "sweep.direction=max"],
@@ -178,6 +190,14 @@ def test_mistakes_have_one_message(sweep, arguments, message):
     assert "Traceback" not in done.err
 
 
+def test_a_column_that_some_jobs_fill_is_one_of_the_table(sweep):
+    columns = ["sweep=base", "sweep.metrics=[test/reconstruction,test/weight]"]
+    assert sweep("task.reconstruction_weight=0.1,dynamic", *columns).code == 0
+    assert "test/weight: no job logs it" in sweep("seed=1,2", *columns, folder=None).err
+    wrong = sweep("task.reconstruction_weight=0.1,dynamic", "sweep=base", "sweep.metrics=[test/acuracy]")
+    assert "did you mean 'test/accuracy'?; allowed: val/loss, test/loss, test/accuracy, test/constant" in wrong.err
+
+
 def test_a_cluster_gets_all_jobs_at_once_and_says_itself_what_devices_it_has(sweep, monkeypatch):
     given = []
 
@@ -200,6 +220,14 @@ def test_a_cluster_gets_all_jobs_at_once_and_says_itself_what_devices_it_has(swe
     assert (done.code, [len(jobs) for jobs in given]) == (0, [20]), done.err
     here = Path.cwd()
     assert f"output_dir='{here}/outputs'" in given[0][0], "a node does not start where this process does"
+
+
+def test_a_sweep_over_experiments_is_not_named_by_the_default_one():
+    made, given = sweeper.PointSweeper(), Settings(objective="val/mse", direction="minimize")
+    made.config, made.fixed = OmegaConf.create({"hydra": {"runtime": {"choices": {"experiment": "demo"}}}}), {}
+    dimensions = list(points.parse(["experiment=convgru,simvp", "seed=1,2"])[1].values())
+    assert made._define(given, dimensions, []).name == "experiment,seed"
+    assert made._define(given, dimensions[1:], []).name == "demo-seed"
 
 
 def test_experiments_are_judged_by_what_they_have_in_common():
