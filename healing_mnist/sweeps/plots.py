@@ -306,11 +306,11 @@ def _keys(results: Results) -> list[str]:
 
 
 def _metrics(results: Results) -> list[str]:
-    """What is worth a plot: what the report gives, else the objective and the usual test metrics."""
+    """What is worth a plot: what the report gives, the objective, columns asked for and the usual test metrics."""
     objective = results.definition.objective
     reported = [name for row in results.definition.report for name in row if name not in results.definition.varied]
     usual = [f"test/{name}" for name in ("mse", "accuracy", "loss")]
-    names = results.distinct_metrics([*reported, objective, *usual])
+    names = results.distinct_metrics([*reported, objective, *results.definition.metrics, *usual])
     asked = {objective, *reported}
     plain = [name for name in names if name in asked or not (name.startswith("val/") or "/baseline_" in name)]
     return plain[:MAX_METRICS]
