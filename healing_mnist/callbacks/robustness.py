@@ -10,6 +10,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from healing_mnist.callbacks.figures import COLORS, Table, from_zero, publish, some_rows, styled, subplots
@@ -135,8 +136,11 @@ def draw(rows: Table) -> Figure:
 
 @styled
 def draw_together(rows: Table) -> Figure:
-    """Noises in one panel, the missing region in the other, in colours; splits by line style, baselines thin."""
-    figure, axes = subplots(1, 2, (3.9, 3.0))
+    """Noises in one panel, the missing region in the other, in colours; splits by line style, baselines thin.
+
+    On logarithmic axes, where little damage is as easy to see as much.
+    """
+    figure, axes = subplots(1, 2, (3.9, 3.8))
     splits, damages, predictors = (
         list(dict.fromkeys(r[key] for r in rows)) for key in ("split", "damage", "predictor")
     )
@@ -153,8 +157,11 @@ def draw_together(rows: Table) -> Figure:
                     axis.plot([], [], linestyle=style, color="0.4", linewidth=0.9, label=label)
         axis.set_xlabel(UNITS.get(own[0], "intensity of the noise"))
         axis.set_ylabel("MSE per pixel on [0, 1]")
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.grid()
-        axis.legend(fontsize=6)
-        from_zero([axis])
+        axis.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     figure.suptitle("Error with damaged input", fontsize=10)
     return figure
