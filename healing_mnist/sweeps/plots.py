@@ -131,9 +131,12 @@ def learning_curves(results: Results) -> Figure | None:
         return None
     looks, told = _looks(results, settings)
     labels = [] if told or len(settings) < 2 else [_named(setting.point) for setting in settings]
-    wide = 0.065 * max(map(len, labels), default=0) / len(names)  # room for the legend
-    figure, grid = subplots(1, len(names), size=(4.0 + wide, 2.9), squeeze=False)
-    for axes, name in zip(grid[0], names, strict=True):
+    if spare := len(names) == 3:
+        figure, panels = subplots(2, 2, size=(4.0, 2.7))
+    else:
+        wide = 0.065 * max(map(len, labels), default=0) / len(names)  # room for the legend
+        figure, panels = subplots(1, len(names), size=(4.0 + wide, 2.9), squeeze=False)
+    for axes, name in zip(panels.flat, names, strict=not spare):
         drawn = [found.get(name, {}) for found in lines]
         for epochs, look in zip(drawn, looks, strict=True):
             means = [mean(values) for values in epochs.values()]
@@ -146,8 +149,11 @@ def learning_curves(results: Results) -> Figure | None:
         axes.set(xlabel="epoch", ylabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(True)
+    last = panels.flat[len(names) - 1]
+    if spare:
+        panels[1, 1].axis("off")
     if labels:
-        grid[0, -1].legend(grid[0, -1].lines, labels, loc="center left", bbox_to_anchor=(1, 0.5))
+        panels[-1, -1].legend(last.lines, labels, loc="center left", bbox_to_anchor=(0 if spare else 1, 0.5))
     title = f"{results.definition.name}: learning curves"
     bands = "band: standard deviation over repeated runs" if _repeated(results) else ""
     figure.suptitle("\n".join(filter(None, [title, "; ".join(filter(None, [told, bands]))])), fontsize=10)
