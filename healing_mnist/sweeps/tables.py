@@ -196,8 +196,10 @@ def _escaped(text: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """Four digits of a number, nothing for None."""
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Four digits of a number, all of a whole one below a million; nothing for None."""
+    if isinstance(value, float):
+        return f"{value:.{6 if value.is_integer() else 4}g}"
+    return "" if value is None else str(value)
 
 
 def with_spread(values: Sequence[float]) -> str:

@@ -83,6 +83,14 @@ def test_constant_columns_are_dropped(results):
     assert not {"test/weight", "collapsed", "unfinished"} & set(head)
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.123456, "0.1235"), (12345.6, "1.235e+04"), (10000.0, "10000"), (2e6, "2e+06"), (10000, "10000"), (None, "")],
+)
+def test_four_digits_of_what_is_not_whole(value, text):
+    assert tables.shown(value) == text
+
+
 def test_markdown_and_latex(results):
     text = tables.markdown(results)
     assert "1 of 4 runs collapsed" in text
