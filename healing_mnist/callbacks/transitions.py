@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import lightning as L
 import torch
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
@@ -169,7 +170,14 @@ def noise_samples(frame: Tensor, intensities: Sequence[float]) -> tuple[Figure, 
     seed = torch.zeros(1, dtype=torch.int64)
     images = [[noise(frame, intensity, seed)[0] for intensity in intensities] for noise in NOISES.values()]
     labels = [f"{intensity:g}" for intensity in intensities]
-    return _samples(frame[0], images, list(NOISES), "intensity", labels, "Noise on the input, by kind and intensity")
+    return _samples(
+        frame[0],
+        images,
+        list(NOISES),
+        "intensity",
+        labels,
+        "Noise by kind and intensity; MSE against the frame without it",
+    )
 
 
 def some_sides(most: int) -> list[int]:
@@ -178,20 +186,35 @@ def some_sides(most: int) -> list[int]:
 
 
 def missing_regions(frame: Tensor, sides: Sequence[int]) -> tuple[Figure, Table]:
-    """One frame (1, C, H, W) with a missing square of each size at three random places, with the error each makes."""
-    images = [[missing_region(frame, side, torch.tensor([seed]))[0] for side in sides] for seed in range(3)]
-    places = [f"place {i}" for i in range(1, 4)]
-    return _samples(
-        frame[0], images, places, "side", [str(side) for side in sides], "Missing region, by side in pixels"
-    )
+    """One frame (1, C, H, W) with a missing square of each size at three random places, with the error each makes.
+
+    The square, which is black in the input, is drawn in blue: a digit's ground is black as well.
+    """
+    blue = torch.tensor(to_rgb(COLORS[0])).view(3, 1, 1)
+    images, drawn = [], []
+    for seed in map(torch.tensor, ([0], [1], [2])):
+        images.append([missing_region(frame, side, seed)[0] for side in sides])
+        left = [missing_region(torch.ones_like(frame), side, seed)[0] > 0 for side in sides]
+        drawn.append(
+            [image.expand(3, -1, -1).where(there, blue) for image, there in zip(images[-1], left, strict=True)]
+        )
+    places, labels = [f"place {i}" for i in range(1, 4)], [str(side) for side in sides]
+    title = "Missing region (blue), by side in pixels; MSE against the whole frame"
+    return _samples(frame[0], images, places, "side", labels, title, drawn)
 
 
 def _samples(
-    frame: Tensor, images: list[list[Tensor]], rows: list[str], of: str, columns: list[str], title: str
+    frame: Tensor,
+    images: list[list[Tensor]],
+    rows: list[str],
+    of: str,
+    columns: list[str],
+    title: str,
+    drawn: list[list[Tensor]] | None = None,
 ) -> tuple[Figure, Table]:
     errors = [[(image - frame).square().mean().item() for image in row] for row in images]
     captions = [[f"MSE {error:.4f}" for error in row] for row in errors]
-    figure = image_grid(images, row_labels=rows, column_labels=columns, captions=captions, title=title)
+    figure = image_grid(drawn or images, row_labels=rows, column_labels=columns, captions=captions, title=title)
     table = [
         {"kind": name, of: column, "mse": error}
         for name, row in zip(rows, errors, strict=True)
