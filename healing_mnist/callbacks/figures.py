@@ -311,7 +311,7 @@ def scatter(
                 names.append(axes.text(*spot, text, ha="center", va="center", fontsize=7, bbox=box))
         _drop_overlapping(axes, names)
         axes.legend(title=with_unit(name), loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
-    axes.set_title(f"by {name}")
+    axes.set_title(f"by {name.replace('_', ' ')}")
     axes.set_xticks([])
     axes.set_yticks([])
 
