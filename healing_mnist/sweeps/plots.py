@@ -277,7 +277,7 @@ def boxes(results: Results) -> Figure | None:
             axes.set_xticks(range(1, len(groups) + 1), labels, rotation=30 * (len(groups) > 4))
             axes.set(xlabel=key, ylabel=metric)
             _log_if_wide(axes, "y", [value for values in groups.values() for value in values], factor=10)
-    figure.suptitle(f"{results.definition.name}: by category, where a value has three runs on average", fontsize=10)
+    figure.suptitle(f"{results.definition.name}: by category, a box over the runs of each value", fontsize=10)
     return figure
 
 
