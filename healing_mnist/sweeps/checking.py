@@ -106,7 +106,7 @@ def _check(
             config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
             finished = _finished(None if fresh else folder / name, config, judged_by)
             if _column_problems(columns, logged):
-                logged += _measured(folder / name) if finished else build.metrics_of(config)
+                logged += [*(_measured(folder / name) if finished else ()), *build.metrics_of(config)]
             if finished:
                 done.add(name)
                 continue

@@ -167,11 +167,11 @@ def _over_epochs(results: Results, setting: Setting, names: Sequence[str]) -> di
         path = results.folder / run.name / "metrics.csv"
         if run.state == "finished" and path.is_file():
             panels = read_curves(path)
-            for name in names:
+            for name in dict.fromkeys(names):
                 split, _, metric = name.partition("/")
                 for epoch, value in panels.get(metric, {}).get(split, []):
                     found.setdefault(name, {}).setdefault(epoch, []).append(value)
-    return found
+    return {name: dict(sorted(epochs.items())) for name, epochs in found.items()}
 
 
 def _looks(results: Results, settings: Sequence[Setting]) -> tuple[list[dict[str, Any]], str]:

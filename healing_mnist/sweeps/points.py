@@ -22,13 +22,15 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from healing_mnist.checks import UserError
-from healing_mnist.config import CONF, as_override, incidental
+from healing_mnist.config import CONF, as_override
 
 SEED = "seed"  # never searched, always crossed with everything else
 REPEATS = {SEED: "seeds", "data.fold": "folds"}  # what repeats a setting instead of being one, and its plural
 # Settings that an experiment may not have; where images come from, the launcher asks before there are jobs.
-WITHIN_GROUPS = re.compile(r"\+{0,2}(data|model|task|pretrained|callbacks|analysis)[./](?!source=)")
-WAITING = "tag(waiting,choice("
+WITHIN_GROUPS = re.compile(
+    r"\+{0,2}(data|model|task|optimizer|scheduler|pretrained|callbacks|analysis)[./](?!(source|root|cache)=)"
+)
+WAITING = "tag(waiting,choice(["  # in a list, where null and nothing may stand
 Point = dict[str, str]  # setting -> value, as Hydra reads it from a command line
 
 
@@ -79,11 +81,12 @@ def deferred(arguments: Sequence[str]) -> list[str]:
             continue
         if override.is_sweep_override():
             swept.append(override.key_or_group)
-        elif "=" in text and WITHIN_GROUPS.match(text) and not incidental(text):
+        elif "=" in text and WITHIN_GROUPS.match(text):
             key, value = text.split("=", 1)
-            fixed[text] = f"{key}={WAITING}{value}))"
+            fixed[text] = f"{key}={WAITING}{value}]))"
         elif override.key_or_group == "sweep" and (yaml_file := CONF / "sweep" / f"{override.value()}.yaml").exists():
-            swept += (yaml.safe_load(yaml_file.read_text()) or {}).get("params") or ()
+            named = yaml.safe_load(yaml_file.read_text()) or {}
+            swept += [key for varied in (named.get("params") or {}, *(named.get("zip") or ())) for key in varied]
     if not any("." not in key and (CONF / key).is_dir() for key in swept):
         return list(arguments)
     return [fixed.get(text, text) for text in arguments]
@@ -92,7 +95,7 @@ def deferred(arguments: Sequence[str]) -> list[str]:
 def said(argument: str) -> str:
     """What the user wrote for one of `deferred`."""
     key, waiting, value = argument.partition(f"={WAITING}")
-    return f"{key}={value[:-2]}" if waiting else argument
+    return f"{key}={value[:-3]}" if waiting else argument
 
 
 def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> tuple[dict[str, str], dict[str, Dimension]]:

@@ -65,6 +65,10 @@ class Joint(Reconstruction):
                 self.weight = ratio.float()
         return parts
 
+    def validation_metrics(self) -> dict[str, str | None]:
+        """As for every task; the dynamic weight among them is no better high than low."""
+        return super().validation_metrics() | ({"val/weight": None} if self.dynamic else {})
+
     def make_scores(self, final: bool) -> MetricCollection:
         return MetricCollection(image_scores(final) | class_scores(self.num_classes), compute_groups=False)
 

@@ -14,13 +14,15 @@ def dimension(text):
 
 
 def test_settings_within_groups_wait_for_the_jobs_where_groups_vary():
-    fixed = ["data.length=[3,8]", "+model.name='a, (b)'", "data/sequences=var_grow"]
+    fixed = ["data.length=[3,8]", "+model.name='a, (b)'", "data/sequences=var_grow", "data.limit=null", "data.x="]
+    fixed += ["analysis.context.sequences=1", "optimizer.betas=[0.9,0.99]", "+model.y=${seed}"]
+    count = 1 + len(fixed)
     others = ["seed=1,2", "data.source=mnist", "data.root=/a", "trainer.max_epochs=3", "--multirun", "~data.limit"]
     for varied in ("experiment=convgru,simvp", "model=glob(conv*)", "sweep=classifiers"):
         written = deferred([varied, *fixed, *others])
-        assert parse(written[1:4])[0] == {}  # so Hydra leaves them out
-        assert not set(written[1:4]) & set(fixed)
-        assert (written[0], written[4:]) == (varied, others)
+        assert parse(written[1:count])[0] == {}  # so Hydra leaves them out
+        assert not set(written[1:count]) & set(fixed)
+        assert (written[0], written[count:]) == (varied, others)
         assert list(map(said, written)) == [varied, *fixed, *others]
     assert deferred(["model.latent_dim=3,4", "sweep=latent_dim", *fixed]) == [
         "model.latent_dim=3,4",

@@ -159,13 +159,16 @@ def test_the_history_has_a_point_a_setting_and_leaves_out_those_without_the_obje
     assert points.tolist() == [pytest.approx([0, 0.8]), pytest.approx([1, 0.99])]  # the first: the mean of 0.7 and 0.9
 
 
-def test_learning_curves_are_means_over_seeds_of_distinct_metrics(results):
+@pytest.mark.parametrize("objective", ["val/accuracy", "train/loss"])
+def test_learning_curves_are_means_over_seeds_of_distinct_metrics(results, objective):
+    results.definition.objective = objective
     assert plots.learning_curves(results) is None  # no run has an epoch
     written = "epoch,train/loss,val/loss,val/accuracy\n1,{},{},0.5\n2,{},,0.75\n"
     for seed, (first, second) in enumerate([(0.25, 0.5), (0.75, 1.0)], 1):
         (results.folder / f"w=0.5,seed={seed}" / "metrics.csv").write_text(written.format(first, first, second))
     figure = plots.learning_curves(results)
-    assert [axes.get_ylabel() for axes in figure.axes] == ["train/loss", "val/accuracy"]  # one point is no curve
+    # val/loss has one point, which is no curve
+    assert [axes.get_ylabel() for axes in figure.axes] == list(dict.fromkeys(["train/loss", objective]))
     [line] = figure.axes[0].lines  # the other setting has no finished run
     assert line.get_xydata().tolist() == [[1, 0.5], [2, 0.75]]
     band = figure.axes[0].collections[0].get_datalim(figure.axes[0].transData)
