@@ -10,6 +10,8 @@ from hydra import compose, initialize_config_dir
 
 from healing_mnist import runs
 from healing_mnist.config import CONF, register_resolvers
+from healing_mnist.sweeps import document
+from healing_mnist.sweeps.study import Study
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,3 +62,15 @@ def test_links_lead_somewhere(page):
         if anchor:
             titles = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
             assert anchor in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles], target
+
+
+def test_the_results_stand_in_the_words_of_the_study():
+    study = Study.load("reports")
+    text = study.document.read_text()
+    written = document.sections(text)
+    assert study.intro.strip() in text
+    for part in study.parts:
+        section = written.get(part.name, text)  # one that was not run is named at the top
+        said = (part.title, part.says, part.remark) if part.name in written else (part.title,)
+        missing = [words for words in said if words.strip() not in section]
+        assert not missing, f"{part.name}: python sweep.py study=reports run=false writes them"
