@@ -27,7 +27,6 @@ def main(task: Callable[[DictConfig], Any], config_name: str) -> None:
     # With this Hydra hands exceptions on instead of printing its own account of them.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     from healing_mnist import sweeps
-    from healing_mnist.sweeps import points
 
     register_resolvers()
     if {"-h", "--help"} & set(sys.argv[1:]):
@@ -36,6 +35,8 @@ def main(task: Callable[[DictConfig], Any], config_name: str) -> None:
         return
     sweeps.register()
     if {"-m", "--multirun"} & set(sys.argv[1:]):
+        from healing_mnist.sweeps import points
+
         sys.argv[1:] = guarded(lambda: points.deferred(sys.argv[1:]))
 
     @functools.wraps(task)
