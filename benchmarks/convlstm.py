@@ -159,7 +159,7 @@ def main() -> None:
             for step, _, times in measured.values():
                 times.append(seconds(step))
         with FlopCounterMode(display=False) as counter:
-            measured["float32"][0]()
+            measured["rival"][0]()
         print(f"\n{layers} layers, {channels} channels, T={steps}, batch {batch}")
         medians = {name: statistics.median(times) for name, (_, _, times) in measured.items()}
         for name, (_, memory, _) in measured.items():

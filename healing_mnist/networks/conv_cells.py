@@ -7,7 +7,6 @@ convolution over them. For 1x1 maps with kernel size 1 the cells are those of nn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,11 +16,11 @@ from torch.nn import functional as F
 
 from healing_mnist.checks import Positive, UserError
 from healing_mnist.machine import processor
+from healing_mnist.networks.winograd import WinogradConvolution
 
 State = tuple[Tensor, ...]
 # torch's tanh is MKL's: on a CPU of Intel's it takes a third of the time of `fast_tanh`, on another five times as long.
 SLOW_TANH = torch.backends.mkl.is_available() and "Intel" not in processor()
-sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
 
 
 def same_conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
@@ -31,53 +30,23 @@ def same_conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2
     return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
 
-def convolve_both(
-    conv: nn.Conv2d, frame: Tensor, hidden: Tensor | None, convolve: Callable[..., Tensor] = F.conv2d
-) -> Tensor:
+def convolve_both(conv: nn.Conv2d, frame: Tensor, hidden: Tensor | None) -> Tensor:
     """W_x * X + W_h * H + b as one convolution over both; a hidden state of zeros (None) is left out."""
     if hidden is None:
-        return convolve(frame, conv.weight[:, : frame.shape[1]], conv.bias, padding=conv.padding)
-    return convolve(torch.cat((frame, hidden), 1), conv.weight, conv.bias, padding=conv.padding)
+        return fast_conv2d(frame, conv.weight[:, : frame.shape[1]], conv.bias)
+    if frame.shape[1] == 1 and hidden.is_contiguous(memory_format=torch.channels_last):
+        # A single channel is in both layouts, but its strides are those of the other, which `cat` would take.
+        frame = frame.reshape(-1, *frame.shape[2:], 1).permute(0, 3, 1, 2)
+    return fast_conv2d(torch.cat((frame, hidden), 1), conv.weight, conv.bias)
 
 
-def fast_conv2d(maps: Tensor, weight: Tensor, bias: Tensor, padding: Sequence[int]) -> Tensor:
-    """`conv2d`, with the derivative of `WideConvolution` where it is faster: for many channels on AVX2, in float32."""
-    wide = maps.shape[1] >= 32 and maps.is_contiguous(memory_format=torch.channels_last)
+def fast_conv2d(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`conv2d` that keeps height and width, by Winograd's way where that is faster: many channels, float32 on a CPU."""
+    wide = weight.shape[-1] in (3, 5) and weight.shape[0] * weight.shape[1] >= 4096
     plain = maps.is_cpu and maps.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if wide and plain and weight.requires_grad and torch.backends.cpu.get_cpu_capability() == "AVX2":
-        return WideConvolution.apply(maps, weight, bias)
-    return F.conv2d(maps, weight, bias, padding=padding)
-
-
-class WideConvolution(torch.autograd.Function):
-    """A convolution that keeps height and width, with its weights' gradient as products of matrices.
-
-    On AVX2 oneDNN computes that gradient of many channels at half the speed of the convolution itself. Here the patches
-    that a kernel sees are copied out and multiplied with the gradient, image by image so that they stay in the cache.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(maps, weight)
-        return F.conv2d(maps, weight, bias, padding=weight.shape[-1] // 2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        maps, weight = ctx.saved_tensors
-        side, d_maps = weight.shape[-1], None
-        if ctx.needs_input_grad[0]:
-            margin = [side // 2] * 2
-            numbers = None, [1, 1], margin, [1, 1], False, [0, 0], 1, [True, False, False]
-            d_maps = torch.ops.aten.convolution_backward(d_out, maps, weight, *numbers)[0]
-        rows = d_out.permute(0, 2, 3, 1).flatten(1, 2)  # (B, places, out)
-        d_weight = rows.new_zeros(rows.shape[2], weight[0].numel())
-        padded = F.pad(maps.permute(0, 2, 3, 1), (0, 0, *[side // 2] * 4))
-        patches = padded.unfold(1, side, 1).unfold(2, side, 1).movedim(3, 5)  # (B, H, W, side, side, in), a view
-        for row, patch in zip(rows, patches, strict=True):
-            d_weight.addmm_(row.t(), patch.reshape(len(row), -1))
-        d_weight = d_weight.view(-1, side, side, maps.shape[1]).permute(0, 3, 1, 2)
-        return d_maps, d_weight, rows.sum((0, 1))
+    if wide and plain and maps.is_contiguous(memory_format=torch.channels_last):
+        return WinogradConvolution.apply(maps, weight, bias)
+    return F.conv2d(maps, weight, bias, padding=weight.shape[-1] // 2)
 
 
 class ConvLSTMCell(nn.Module):
@@ -116,7 +85,7 @@ class ConvLSTMCell(nn.Module):
                 f"frames are {given}, the peepholes were made for {made}; model.peepholes=false fits any size"
             )
         hidden, memory = state or (None, None)
-        gates = convolve_both(self.conv, frame, hidden, fast_conv2d)
+        gates = convolve_both(self.conv, frame, hidden)
         # In the type of the gates: float32 weights would pull all that follows out of bfloat16.
         peepholes = None if self.peepholes is None else self.peepholes.to(gates.dtype)
         return self.update(gates, memory, peepholes)
@@ -158,16 +127,16 @@ class _LSTMUpdate(torch.autograd.Function):
         i, f, g, o, memory, new, peepholes = ctx.saved_tensors
         see_i, see_f, see_o = (None, None, None) if peepholes is None else peepholes
         tanh = fast_tanh(new)
-        d_o = sigmoid_backward(d_hidden * tanh, o)
-        d_new = tanh_backward(d_hidden * o, tanh).add_(d_new)
+        d_new = _tanh_backward_(d_hidden * o, tanh).add_(d_new)
+        d_o = _sigmoid_backward_(tanh.mul_(d_hidden), o)
         if peepholes is not None:
             d_new.addcmul_(d_o, see_o)
-        d_i = sigmoid_backward(d_new * g, i)
-        d_g = tanh_backward(d_new * i, g)
+        d_i = _sigmoid_backward_(d_new * g, i)
+        d_g = _tanh_backward_(d_new * i, g)
         if memory is None:
             d_f, d_memory = torch.zeros_like(i), None
         else:
-            d_f = sigmoid_backward(d_new * memory, f)
+            d_f = _sigmoid_backward_(d_new * memory, f)
             d_memory = d_new.mul_(f)
         d_peepholes = None
         if peepholes is not None:
@@ -185,6 +154,14 @@ def fast_tanh(x: Tensor) -> Tensor:
     if SLOW_TANH and x.is_cpu and x.dtype in (torch.float32, torch.bfloat16):
         return (2 * x.float()).sigmoid_().mul_(2).sub_(1).to(x.dtype)
     return x.tanh()
+
+
+def _sigmoid_backward_(d_out: Tensor, out: Tensor) -> Tensor:
+    return torch.ops.aten.sigmoid_backward.grad_input(d_out, out, grad_input=d_out)
+
+
+def _tanh_backward_(d_out: Tensor, out: Tensor) -> Tensor:
+    return torch.ops.aten.tanh_backward.grad_input(d_out, out, grad_input=d_out)
 
 
 def _sum_over_batch(x: Tensor) -> Tensor:
@@ -206,13 +183,14 @@ class ConvGRUCell(nn.Module):
         self.update = gru_update
 
     def forward(self, frame: Tensor, state: State | None = None) -> State:
-        of_frame = self.input_conv(frame)
+        of_frame = fast_conv2d(frame, self.input_conv.weight, self.input_conv.bias)
         if state is None:
             # Of zeros the convolution leaves its bias. Its weights get a gradient all the same, for which ddp waits
             # where a single frame is read.
             bias = self.hidden_conv.bias + 0 * self.hidden_conv.weight.sum()
             return self.update(of_frame, bias.view(1, -1, 1, 1).to(of_frame.dtype), None)
-        return self.update(of_frame, self.hidden_conv(state[0]), state[0])
+        of_hidden = fast_conv2d(state[0], self.hidden_conv.weight, self.hidden_conv.bias)
+        return self.update(of_frame, of_hidden, state[0])
 
 
 def gru_update(of_frame: Tensor, of_hidden: Tensor, hidden: Tensor | None) -> State:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.signal import correlate
 from torch import nn
+from torch.nn import functional as F
 
 from healing_mnist.checks import UserError, problems_of
 from healing_mnist.config import compose, plain
@@ -13,11 +14,11 @@ from healing_mnist.networks.conv_cells import (
     ConvGRUCell,
     ConvLSTMCell,
     ConvRNNCell,
-    WideConvolution,
     fast_tanh,
     lstm_update,
 )
 from healing_mnist.networks.conv_recurrent import ConvGRU, ConvLSTM, ConvRNN
+from healing_mnist.networks.winograd import WinogradConvolution
 
 KINDS = [ConvLSTM, ConvGRU, ConvRNN]
 FRAMES = torch.rand(3, 4, 1, 6, 5, generator=torch.Generator().manual_seed(0))  # (B, T, C, H, W)
@@ -156,25 +157,29 @@ def test_gradients(kind, state_given):
     assert torch.autograd.gradcheck(step, (frame, *states, *cell.parameters()))
 
 
-@pytest.mark.parametrize("kernel_size", [1, 3, 5])
-def test_the_convolution_of_wide_maps_and_its_derivative(kernel_size, monkeypatch):
-    maps = torch.rand(2, 3, 6, 5, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(4, 3, kernel_size, kernel_size, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(WideConvolution.apply, (maps, weight, bias))
-    found = {}
-    for capability in ("AVX2", "AVX512"):  # by which a layer chooses
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=capability: name)
-        torch.manual_seed(0)
-        cell = ConvLSTMCell(20, 20, kernel_size).to(memory_format=torch.channels_last)
-        frame, hidden, memory = torch.rand(3, 2, 20, 6, 5)
-        frame, hidden = (part.contiguous(memory_format=torch.channels_last) for part in (frame, hidden))
-        made = cell(frame, (hidden, memory))
-        assert ("WideConvolution" in made[0].grad_fn.next_functions[0][0].name()) == (capability == "AVX2")
+@pytest.mark.parametrize("cell", [ConvLSTMCell(1, 32), ConvGRUCell(40, 40), ConvRNNCell(64, 64)])
+def test_cells_of_many_channels_convolve_by_the_fast_way(cell, monkeypatch):
+    """It is taken for every convolution but of a first single-channel frame, and state and gradients are the same."""
+    cell, found, fast = cell.to(memory_format=torch.channels_last), [], WinogradConvolution.apply
+    frame, *state = (torch.rand(2, n, 9, 6).contiguous(memory_format=torch.channels_last) for n in _channels(cell))
+    taken = []
+    for way in (lambda *of: taken.append(of) or fast(*of), lambda maps, *of: F.conv2d(maps, *of, padding=1)):
+        monkeypatch.setattr(WinogradConvolution, "apply", way)
+        cell.zero_grad()
+        made = cell(frame, tuple(state))
         sum(part.square().sum() for part in made).backward()
-        found[capability] = [parameter.grad for parameter in cell.parameters()]
-    for ours, torchs in zip(*found.values(), strict=True):
+        found.append([*made, *(parameter.grad for parameter in cell.parameters())])
+    assert len(taken) == (2 if isinstance(cell, ConvGRUCell) else 1)
+    for ours, torchs in zip(*found, strict=True):
         torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-4)
+
+
+def _channels(cell):
+    """Of a frame and of each part of the state."""
+    if isinstance(cell, ConvGRUCell):
+        return 40, 40
+    hidden = cell.conv.out_channels // (4 if isinstance(cell, ConvLSTMCell) else 1)
+    return cell.conv.in_channels - hidden, *[hidden] * (2 if isinstance(cell, ConvLSTMCell) else 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
