@@ -9,9 +9,10 @@ A step is forward, mean squared error and backward on 36x36 frames, with batch n
 size take turns, so that a busy machine slows all of them; a ratio is the rival's median over the variant's, both with
 or both without peepholes.
 
-`kept` is what the forward pass keeps for the backward pass, in MB. On a machine where others work, --clock cpu counts
-the seconds this process computed, best with OMP_NUM_THREADS=1. For blocks above 32 MB glibc asks the system anew each
-time; MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 in the environment makes it keep them.
+`kept` is what the forward pass keeps for the backward pass, in MB; TFLOP/s are the operations of plain convolutions
+over the time that a variant took. On a machine where others work, --clock cpu counts the seconds this process computed,
+best with OMP_NUM_THREADS=1. For blocks above 32 MB glibc asks the system anew each time; MALLOC_MMAP_MAX_=0
+MALLOC_TRIM_THRESHOLD_=100000000000 in the environment makes it keep them.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def main() -> None:
             for step, _, times in measured.values():
                 times.append(seconds(step))
         with FlopCounterMode(display=False) as counter:
-            measured["rival"][0]()
+            measured["float32" if cuda else "rival"][0]()  # on a CPU some variants take fewer, by Winograd's method
         print(f"\n{layers} layers, {channels} channels, T={steps}, batch {batch}")
         medians = {name: statistics.median(times) for name, (_, _, times) in measured.items()}
         for name, (_, memory, _) in measured.items():

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from healing_mnist.checks import Positive, UserError
 from healing_mnist.machine import processor
-from healing_mnist.networks.winograd import WinogradConvolution
+from healing_mnist.networks.winograd import WinogradConvolution, is_faster
 
 State = tuple[Tensor, ...]
 # torch's tanh is MKL's: on a CPU of Intel's it takes a third of the time of `fast_tanh`, on another five times as long.
@@ -41,10 +41,9 @@ def convolve_both(conv: nn.Conv2d, frame: Tensor, hidden: Tensor | None) -> Tens
 
 
 def fast_conv2d(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`conv2d` that keeps height and width, by Winograd's way where that is faster: many channels, float32 on a CPU."""
-    wide = weight.shape[-1] in (3, 5) and weight.shape[0] * weight.shape[1] >= 4096
+    """`conv2d` that keeps height and width, by Winograd's method where that is faster, on a CPU in float32."""
     plain = maps.is_cpu and maps.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if wide and plain and maps.is_contiguous(memory_format=torch.channels_last):
+    if plain and maps.is_contiguous(memory_format=torch.channels_last) and is_faster(maps, weight):
         return WinogradConvolution.apply(maps, weight, bias)
     return F.conv2d(maps, weight, bias, padding=weight.shape[-1] // 2)
 

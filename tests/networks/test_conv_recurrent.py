@@ -157,29 +157,37 @@ def test_gradients(kind, state_given):
     assert torch.autograd.gradcheck(step, (frame, *states, *cell.parameters()))
 
 
-@pytest.mark.parametrize("cell", [ConvLSTMCell(1, 32), ConvGRUCell(40, 40), ConvRNNCell(64, 64)])
-def test_cells_of_many_channels_convolve_by_the_fast_way(cell, monkeypatch):
-    """It is taken for every convolution but of a first single-channel frame, and state and gradients are the same."""
-    cell, found, fast = cell.to(memory_format=torch.channels_last), [], WinogradConvolution.apply
-    frame, *state = (torch.rand(2, n, 9, 6).contiguous(memory_format=torch.channels_last) for n in _channels(cell))
-    taken = []
+WIDE = {ConvLSTMCell: (1, 32, 2), ConvGRUCell: (40, 40, 1), ConvRNNCell: (40, 96, 1)}  # in, hidden, maps of a state
+
+
+@pytest.mark.parametrize("kind", WIDE)
+@pytest.mark.parametrize("state_given", [True, False])
+def test_wide_cells_convolve_by_winograds_method(kind, state_given, monkeypatch):
+    """For all convolutions but of a single-channel frame; new state and gradients are those of torch's convolution."""
+    channels, hidden, count = WIDE[kind]
+    cell = kind(channels, hidden).to(memory_format=torch.channels_last)
+    frame = torch.rand(2, 36, 36, channels).permute(0, 3, 1, 2)
+    frame = torch.rand(2, 2, 1, 36, 36)[:, 1] if channels == 1 else frame  # as it is cut out of a sequence
+    state = torch.rand(count, 2, 36, 36, hidden).permute(0, 1, 4, 2, 3).unbind() if state_given else None
+    taken, found, fast = [], [], WinogradConvolution.apply
     for way in (lambda *of: taken.append(of) or fast(*of), lambda maps, *of: F.conv2d(maps, *of, padding=1)):
         monkeypatch.setattr(WinogradConvolution, "apply", way)
         cell.zero_grad()
-        made = cell(frame, tuple(state))
+        made = cell(frame, state)
         sum(part.square().sum() for part in made).backward()
         found.append([*made, *(parameter.grad for parameter in cell.parameters())])
-    assert len(taken) == (2 if isinstance(cell, ConvGRUCell) else 1)
+    assert len(taken) == {ConvLSTMCell: state_given, ConvGRUCell: 1 + state_given, ConvRNNCell: 1}[kind]
     for ours, torchs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-5 * torchs.abs().max().item())
 
 
-def _channels(cell):
-    """Of a frame and of each part of the state."""
-    if isinstance(cell, ConvGRUCell):
-        return 40, 40
-    hidden = cell.conv.out_channels // (4 if isinstance(cell, ConvLSTMCell) else 1)
-    return cell.conv.in_channels - hidden, *[hidden] * (2 if isinstance(cell, ConvLSTMCell) else 1)
+def test_other_types_and_layouts_convolve_by_torchs(monkeypatch):
+    monkeypatch.setattr(WinogradConvolution, "apply", lambda *of: pytest.fail("not for these"))
+    maps, conv = torch.rand(2, 80, 36, 36), conv_cells.same_conv(80, 160, 3)
+    for given in (maps, maps.to(memory_format=torch.channels_last).double()):
+        conv_cells.fast_conv2d(given, conv.weight.to(given.dtype), conv.bias.to(given.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        conv_cells.fast_conv2d(maps.to(memory_format=torch.channels_last), conv.weight, conv.bias)
 
 
 @pytest.mark.parametrize("kind", KINDS)
