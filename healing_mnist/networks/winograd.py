@@ -33,7 +33,8 @@ def is_faster(maps: Tensor, weight: Tensor) -> bool:
     the kernels, which every call evaluates anew, cost 25 tiles.
     """
     out, channels, kernel_size, _ = weight.shape
-    if kernel_size not in (3, 5) or channels < 32 or out < (96 if kernel_size == 3 else 160):
+    least = {3: (32, 120), 5: (48, 160)}.get(kernel_size)  # channels in and out
+    if least is None or channels < least[0] or out < least[1]:
         return False
     inner, share = SIDE + 1 - kernel_size, 0.6 if kernel_size == 3 else 0.85
     count, _, height, width = maps.shape

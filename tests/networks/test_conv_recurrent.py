@@ -157,7 +157,7 @@ def test_gradients(kind, state_given):
     assert torch.autograd.gradcheck(step, (frame, *states, *cell.parameters()))
 
 
-WIDE = {ConvLSTMCell: (1, 32, 2), ConvGRUCell: (40, 40, 1), ConvRNNCell: (40, 96, 1)}  # in, hidden, maps of a state
+WIDE = {ConvLSTMCell: (1, 32, 2), ConvGRUCell: (40, 40, 1), ConvRNNCell: (40, 120, 1)}  # in, hidden, maps of a state
 
 
 @pytest.mark.parametrize("kind", WIDE)
