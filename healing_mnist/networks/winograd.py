@@ -36,10 +36,15 @@ def is_faster(maps: Tensor, weight: Tensor) -> bool:
     least = {3: (32, 120), 5: (48, 160)}.get(kernel_size)  # channels in and out
     if least is None or channels < least[0] or out < least[1]:
         return False
-    inner, share = SIDE + 1 - kernel_size, 0.6 if kernel_size == 3 else 0.85
-    count, _, height, width = maps.shape
-    tiles = count * -(-height // inner) * -(-width // inner)
-    return count * height * width > share * inner**2 * (tiles + 25)
+    share = 0.6 if kernel_size == 3 else 0.85
+    inner, down, across = _grid(maps, kernel_size)
+    return maps[:, 0].numel() > share * inner**2 * (len(maps) * down * across + 25)
+
+
+def _grid(maps: Tensor, kernel_size: int) -> tuple[int, int, int]:
+    """Side of the tiles' inner squares, and how many of them cover maps (B, C, H, W) down and across."""
+    inner = SIDE + 1 - kernel_size
+    return inner, *(-(-side // inner) for side in maps.shape[2:])
 
 
 @cache
@@ -49,7 +54,9 @@ def transforms(kernel_size: int) -> list[np.ndarray]:
     The method of Toom and Cook, transposed: a kernel's values at the points over the denominators of Lagrange's
     polynomials, a tile's coefficients of their numerators, powers of the points for the m = 7 - k places along a side.
     """
-    kernel, tile, place = (np.zeros(shape) for shape in ((SIDE, kernel_size), (SIDE, SIDE), (7 - kernel_size, SIDE)))
+    kernel, tile, place = (
+        np.zeros(shape) for shape in ((SIDE, kernel_size), (SIDE, SIDE), (SIDE + 1 - kernel_size, SIDE))
+    )
     for row, point in enumerate(POINTS):
         others = [other for other in POINTS if other != point]
         kernel[row] = point ** np.arange(kernel_size) / np.prod(np.subtract(point, others))
@@ -109,8 +116,7 @@ class _Cut:
     def __init__(self, maps: Tensor, weight: Tensor):
         self.channels, self.height, self.width = maps.shape[1:]
         self.kernel_size = weight.shape[-1]
-        self.inner = SIDE + 1 - self.kernel_size
-        self.down, self.across = -(-self.height // self.inner), -(-self.width // self.inner)
+        self.inner, self.down, self.across = _grid(maps, self.kernel_size)
         self.at_once = max(1, BLOCK // (self.down * self.across * (self.channels + len(weight))))
         matrices = transforms(self.kernel_size)
         self.of_kernel, self.of_tile, self.of_place = (torch.from_numpy(each).to(maps) for each in matrices)
