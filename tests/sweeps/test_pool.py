@@ -120,8 +120,8 @@ def test_fail_fast_stops_the_others(tmp_path):
     outcomes = run(tmp_path, [hanging, partial(jobs.fail, "raise"), *[partial(jobs.fail, "fine")] * 5], fail_fast=True)
     assert [outcome.job.name for outcome in outcomes] == ["job 1"]
     assert time.monotonic() - started < 20
-    if (tmp_path / "pids").exists():
-        assert not any(map(alive, map(int, (tmp_path / "pids").read_text().split())))
+    if (tmp_path / "pids").exists():  # a killed process takes a moment to be gone
+        assert wait_for(lambda: not any(map(alive, map(int, (tmp_path / "pids").read_text().split()))))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
