@@ -74,10 +74,9 @@ def preview_sequences(overrides: Sequence[str], place: Path, count: int = 2, fir
     below each the side of its square.
     """
     import torch
-    from torch.nn import functional as F
 
     from healing_mnist.build import build_data
-    from healing_mnist.callbacks.figures import EDGE, image_grid, save, save_gif
+    from healing_mnist.callbacks.figures import image_grid, moving_grid, save, save_gif
     from healing_mnist.data.sequences import square_sides
 
     images, captions, labels, table, moving = [], [], [], [], []
@@ -97,13 +96,13 @@ def preview_sequences(overrides: Sequence[str], place: Path, count: int = 2, fir
             captions[-1][0] = _caption(row["angle"], sides[0])
             labels.append(name if i == 0 else "")
             table.append({"set": name, **row})
-            framed = F.pad(frames, (1, 1, 1, 1), value=EDGE)
-            moving.append(framed[[*range(len(frames)), *[-1] * len(empty)]])
+            moving.append(frames)
     columns = [f"frame {t}" for t in range(max(map(len, images)))]
     figure = image_grid(images, labels, columns, captions, "Healing MNIST sequences, the last frame is the target", 0.6)
     save(place, "healing_sequences", figure, table)
-    sets = [torch.cat(moving[i : i + count], dim=-2) for i in range(0, len(moving), count)]
-    save_gif(place, "healing_sequences", torch.cat(sets, dim=-1), seconds=0.7)
+    rows = [moving[i::count] for i in range(count)]
+    film = moving_grid(rows, None, list(SEQUENCE_SETS), "Healing MNIST sequences, frame {}")
+    save_gif(place, "healing_sequences", film, seconds=0.7)
     return place / "healing_sequences.png"
 
 

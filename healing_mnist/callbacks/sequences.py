@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn import functional as F
 
 from healing_mnist.batch import Batch, Output, valid_frames
 from healing_mnist.callbacks.embeddings import check_attributes, choose
 from healing_mnist.callbacks.figures import (
-    EDGE,
     Table,
     from_zero,
     image_grid,
+    moving_grid,
+    outlined,
     publish,
     publish_gif,
     show,
@@ -84,7 +84,7 @@ class SequenceGrids(L.Callback):
     """Input frames, truth, prediction and their difference, a row a sequence: the best, the worst, and random ones.
 
     Published as ``sequences_best``, ``sequences_worst`` and ``sequences_random``, the last also moving, as
-    ``sequences_moving.gif``: the true sequence above, below it what the model saw and then, framed, what it predicted.
+    ``sequences_moving.gif``: the truth above, below it what the model saw and then, outlined, what it predicted.
 
     Args:
         count: sequences in each grid.
@@ -125,8 +125,7 @@ class SequenceGrids(L.Callback):
             for name, rows in kept.items():
                 title = f"{name.capitalize()} predictions{prefix and f' on {prefix[:-1]}'}, with MSE per pixel"
                 publish(trainer, f"{prefix}sequences_{name}", grid(rows.page, title, again), table(rows.page))
-            moving = animation(kept["random"].page, again)
-            publish_gif(trainer, f"{prefix}sequences_moving", moving, seconds=0.8)
+            publish_gif(trainer, f"{prefix}sequences_moving", animation(kept["random"].page, again), seconds=0.8)
         self._kept = {}
 
 
@@ -152,11 +151,14 @@ def grid(page: Page, title: str, again: bool = False) -> Figure:
     names = [f"frame {t}" for t in range(page["input"].shape[1])]
     for name in ("truth", "prediction", "difference"):
         names += [f"{name} {step + (not again)}" for step in range(steps)] if steps > 1 else [name]
+    return image_grid(rows, row_labels=labels_of(page), column_labels=names, captions=captions, title=title)
+
+
+def labels_of(page: Page) -> list[str]:
+    """What each row is called."""
     if {"sequence", "frame"} <= page.keys():  # of N6 and N3
-        labels = [f"#{s}, frame {t}" for s, t in zip(page["sequence"].tolist(), page["frame"].tolist(), strict=True)]
-    else:
-        labels = [f"row {index}" for index in page["index"].tolist()]
-    return image_grid(rows, row_labels=labels, column_labels=names, captions=captions, title=title)
+        return [f"#{s}, frame {t}" for s, t in zip(page["sequence"].tolist(), page["frame"].tolist(), strict=True)]
+    return [f"row {index}" for index in page["index"].tolist()]
 
 
 def table(page: Page) -> Table:
@@ -166,25 +168,18 @@ def table(page: Page) -> Table:
     return [{name: page[name][i].item() for name in names} for i in range(len(page["mse"]))]
 
 
-def animation(page: Page, again: bool = False, gap: int = 2) -> Tensor:
-    """(T + K, C, height, width) in [0, 1]: sequences side by side, the truth above what was seen and then predicted.
+def animation(page: Page, again: bool = False) -> Iterator[Figure]:
+    """Figures of the moving sequences, a column each: the truth above what was seen and then predicted, outlined.
 
-    Predictions are framed. A shorter sequence rests on its last image until the longest has ended. With `again`, the
-    two are the input as it was and as it came back.
+    With `again`, the two are the input as it was and as it came back.
     """
-    columns = []
-    for i, seen in enumerate(page["lengths"].tolist()):
-        frames, target, image = page["input"][i, :seen], page["target"][i], page["image"][i]
-        predicted = _framed(image[:seen] if again else image, gap)
-        above = target[:seen] if again else torch.cat((frames, target))
-        below = predicted if again else torch.cat((_framed(frames, gap, 0.0), predicted))
-        columns.append(torch.cat((_framed(above, gap, 0.0), below), dim=-2))
-    longest = max(len(column) for column in columns)
-    return torch.cat([torch.cat((c, c[-1:].expand(longest - len(c), -1, -1, -1))) for c in columns], dim=-1)
-
-
-def _framed(frames: Tensor, width: int, brightness: float = EDGE) -> Tensor:
-    return F.pad(frames, [width] * 4, value=brightness)
+    above, below = [], []
+    for i, (seen, count) in enumerate(zip(page["lengths"].tolist(), page["target_lengths"].tolist(), strict=True)):
+        frames, target, image = page["input"][i, :seen], page["target"][i, :count], outlined(page["image"][i, :count])
+        above.append(target if again else torch.cat((frames, target)))
+        below.append(image if again else torch.cat((frames.expand(-1, 3, -1, -1), image)))
+    title = f"Step {{}}: {'reconstructions' if again else 'predictions'} are outlined"
+    return moving_grid([above, below], ["truth", "reconstruction" if again else "prediction"], labels_of(page), title)
 
 
 class ErrorsByAttribute(L.Callback):

@@ -37,7 +37,7 @@ def test_figures_and_numbers(tested, read_csv, tmp_path):
     data = tested[2]
     for split, held_out in (("n6", {4, 8}), ("n3", set())):
         rows = read_csv(f"context_{split}")
-        assert {(tmp_path / "figures" / f"context_{split}.{ending}").is_file() for ending in ("png", "gif")} == {True}
+        assert all((tmp_path / f"figures/context_{split}{ending}").is_file() for ending in (".png", "_moving.gif"))
         numbers = data.sequences_of[split][:2].tolist()
         assert len(rows) == 2 * 6 * 3
         assert {int(row["frame"]) for row in rows if row["held_out"] == "1"} == held_out
@@ -66,14 +66,26 @@ def test_predictions_have_no_sight_of_what_they_predict(tested):
     assert torch.equal(before["rolled out"], after["rolled out"])
 
 
-def test_outline_and_animation():
+def test_outline():
     frames = torch.full((2, 4, 1, 5, 6), 0.25)
     marked = outlined(frames)
     assert marked.shape == (2, 4, 3, 5, 6)
     assert torch.equal(marked[..., 1:-1, 1:-1], torch.full((2, 4, 3, 3, 4), 0.25))
     assert (marked[..., 0, :, :].amin(-1)[..., [0, -1]] > 0.9).all()  # red is bright along the border
     assert (marked[:, :, 2, 0] < 0.1).all()
-    moving = animation(frames, {"one by one": frames[:, 1:] * 2})
-    assert moving.shape == (4, 3, 10, 12)  # two sequences side by side, truth above prediction
-    assert torch.equal(moving[0, :, 5:], moving[0, :, :5])
-    assert (moving[1:, :, 6:9, 1:5] == 0.5).all()
+
+
+def test_animation_has_a_row_for_the_truth_and_for_each_prediction(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "healing_mnist.callbacks.figures.image_grid", lambda *given, **title: drawn.append((given, title))
+    )
+    frames = torch.full((2, 4, 1, 5, 6), 0.25)
+    list(animation("n6", [3, 9], frames, {"one by one": frames[:, 1:] * 2, "rolled out": frames[:, 1:] * 3}))
+    assert [title["title"][:16] for _, title in drawn] == [f"N6, frame {t} of 4" for t in range(1, 5)]
+    for t, ((images, rows, columns), _) in enumerate(drawn):
+        assert (rows, columns) == (["truth", "one by one", "rolled out"], ["#3", "#9"])
+        inner = torch.tensor([[image[:, 1:-1, 1:-1].mean() for image in row] for row in images])
+        expected = torch.tensor([0.25, 0.5, 0.75] if t else [0.25] * 3)
+        assert torch.allclose(inner, expected[:, None].expand(3, 2))
+        assert all((image.shape[0] == 3 and image[2, 0].max() < 0.1) == bool(t) for row in images[1:] for image in row)

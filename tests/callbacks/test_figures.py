@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from healing_mnist.callbacks.figures import image_grid, publish, publish_gif, rasterize, scatter, subplots
+from healing_mnist.callbacks.figures import image_grid, moving_grid, publish, publish_gif, rasterize, scatter, subplots
 
 
 class Trainer:
@@ -72,14 +72,22 @@ def test_no_title_or_label_is_cut():
         assert all((edge == 255).all() for edge in edges)
 
 
-def test_gif_has_all_frames(tmp_path):
-    frames = torch.linspace(0, 1, 5).view(5, 1, 1, 1).expand(5, 1, 7, 7)
-    publish_gif(Trainer(tmp_path), "film", frames, seconds=0.2, height=70)
-    film = Image.open(tmp_path / "figures/film.gif")
-    assert (film.n_frames, film.size, film.info["duration"], film.info["loop"]) == (5, (70, 70), 200, 0)
-    for i in range(5):
-        film.seek(i)
-        assert abs(np.asarray(film.convert("L")).mean() - 255 * i / 4) < 3
+def test_gif_has_all_moments(tmp_path):
+    film = torch.linspace(0, 1, 5).view(5, 1, 1, 1).expand(5, 1, 7, 7)
+    figures = list(moving_grid([[film, film[:2]]], ["row"], ["long", "short"], "moment {}", start=1))
+    assert [figure.get_suptitle() for figure in figures] == [f"moment {i}" for i in range(1, 6)]
+    publish_gif(Trainer(tmp_path), "film", figures, seconds=0.2)
+    moving = Image.open(tmp_path / "figures/film.gif")
+    assert (moving.n_frames, moving.info["duration"], moving.info["loop"]) == (5, 200, 0)
+    for i, figure in enumerate(figures):
+        moving.seek(i)
+        picture = rasterize(figure)
+        assert moving.size == picture.shape[1::-1]
+        assert np.abs(np.asarray(moving.convert("RGB")).astype(int) - picture).mean() < 1
+        (sheet,) = (image.get_array() for image in figure.axes[0].images)
+        assert sheet[4, [4, -5]].mean(1).tolist() == pytest.approx(
+            [i / 4, min(i, 1) / 4]
+        )  # the short one rests on its last
 
 
 def test_scatter_has_a_legend_for_groups_and_a_bar_for_a_quantity():

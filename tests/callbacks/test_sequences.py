@@ -136,19 +136,25 @@ def test_kept_rows_are_those_of_one_sort():
     assert torch.equal(kept.page["row"], scores.argsort(descending=True)[:7])
 
 
-def test_animation_lays_truth_above_prediction():
-    frames, target, image = (
-        torch.full((1, 3, 1, 4, 4), 0.2),
-        torch.full((1, 1, 1, 4, 4), 0.4),
-        torch.ones(1, 1, 1, 4, 4),
+@pytest.mark.parametrize("again", [False, True])
+def test_animation_lays_truth_above_prediction(monkeypatch, again):
+    drawn = []
+    monkeypatch.setattr(
+        "healing_mnist.callbacks.figures.image_grid", lambda *given, **title: drawn.append((given, title))
     )
-    page = {"input": frames, "target": target, "image": image, "lengths": torch.tensor([2])}
-    moving = animation(page, gap=1)
-    assert moving.shape == (3, 1, 12, 6)  # two input frames and the target; each image has a margin of one pixel
-    above, below = moving[:, 0, 1:5, 1:5], moving[:, 0, 7:11, 1:5]
-    assert above.mean((1, 2)).tolist() == pytest.approx([0.2, 0.2, 0.4])
-    assert below.mean((1, 2)).tolist() == pytest.approx([0.2, 0.2, 1.0])
-    assert moving[:, 0, 6, 0].tolist() == pytest.approx([0, 0, 0.6])  # only a prediction is framed
+    frames, target, image = (torch.full((2, steps, 1, 4, 4), grey) for steps, grey in ((3, 0.2), (3, 0.4), (3, 0.7)))
+    lengths = torch.tensor([2, 3])
+    page = {"input": frames, "target": target, "image": image, "lengths": lengths, "index": torch.tensor([5, 8])}
+    page["target_lengths"] = lengths if again else torch.tensor([1, 1])
+    list(animation(page, again))
+    inner = torch.tensor([[[image[:, 1:-1, 1:-1].mean() for image in row] for row in given[0]] for given, _ in drawn])
+    assert all(columns == ["row 5", "row 8"] for (_, _, columns), _ in drawn)
+    assert [title["title"][:6] for _, title in drawn] == [f"Step {t}" for t in range(3 if again else 4)]
+    if again:
+        assert torch.allclose(inner, torch.tensor([[0.4, 0.4], [0.7, 0.7]]).expand(3, 2, 2))
+    else:  # the first has ended after its third frame, and rests
+        assert torch.allclose(inner[:, 0], torch.tensor([[0.2, 0.2], [0.2, 0.2], [0.4, 0.2], [0.4, 0.4]]))
+        assert torch.allclose(inner[:, 1], torch.tensor([[0.2, 0.2], [0.2, 0.2], [0.7, 0.2], [0.7, 0.7]]))
 
 
 def test_errors_by_attribute_are_means_over_groups(run, read_csv, tmp_path):
