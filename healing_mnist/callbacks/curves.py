@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 from matplotlib.figure import Figure
 
-from healing_mnist.callbacks.figures import COLORS, publish, styled, subplots
+from healing_mnist.callbacks.figures import COLORS, publish, styled, subplots, with_unit
 
 Series = list[tuple[float, float]]  # (epoch, value)
 
@@ -54,7 +54,7 @@ def draw(panels: dict[str, dict[str, Series]]) -> Figure:
         for split, series in lines.items():
             color = COLORS[0] if split == "train" else COLORS[6]
             axis.plot(*zip(*series, strict=True), label=split, color=color, marker="." if len(series) < 20 else None)
-        axis.set(ylabel=name, xlabel="epoch")
+        axis.set(ylabel=with_unit(name), xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.grid()
         axis.legend()

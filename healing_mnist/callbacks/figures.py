@@ -43,7 +43,7 @@ COLORS = (
     "#717581",
     "#92dadd",
 )
-UNITS = {  # of the attributes of rows
+UNITS = {  # of attributes of rows and of metrics
     "angle": "degrees",
     "square": "pixels",
     "square_size": "pixels",
@@ -51,6 +51,13 @@ UNITS = {  # of the attributes of rows
     "length": "frames",
     "squares": "frames",
     "start": "frame",
+    "mse": "per pixel",
+    "mae": "per pixel",
+    "psnr": "dB",
+    "accuracy": "share",
+    "square_accuracy": "share",
+    "square_accuracy_determined": "share",
+    "square_size_accuracy": "share",
 }
 DPI = 150
 EDGE = 0.6  # grey of the frame around an image
@@ -296,10 +303,11 @@ def from_zero(axes: Iterable[Axes]) -> None:
         axis.set_ylim(0, 1.08 * top if top > 0 else None)
 
 
-def with_unit(attribute: str) -> str:
-    """The name of an attribute of rows for an axis, a legend or a title's side."""
-    name = attribute.replace("_", " ")
-    return f"{name} ({UNITS[attribute]})" if attribute in UNITS else name
+def with_unit(name: str) -> str:
+    """The name of an attribute, or of a metric as it is logged, for an axis, a legend or a title's side."""
+    unit = UNITS.get(name.rpartition("/")[2])
+    text, between = (name, "\n") if "/" in name else (name.replace("_", " "), " ")  # logged names are long
+    return f"{text}{between}({unit})" if unit else text
 
 
 @styled

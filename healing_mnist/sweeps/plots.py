@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from PIL import Image
 
 from healing_mnist.callbacks.curves import read as read_curves
-from healing_mnist.callbacks.figures import COLORS, rasterize, styled, subplots
+from healing_mnist.callbacks.figures import COLORS, rasterize, styled, subplots, with_unit
 from healing_mnist.sweeps.points import REPEATS
 from healing_mnist.sweeps.results import Results, Run, Setting, spread
 from healing_mnist.sweeps.tables import report_of, shown
@@ -73,8 +73,7 @@ def curves(results: Results) -> Figure | None:
                 heights = [run.metrics[metric] for run in runs]
                 axes.scatter(places, heights, s=10)
                 _log_if_wide(axes, "y", heights, factor=10)  # one bad trial would press all others flat
-            axes.set_xlabel(key)
-            axes.set_ylabel(metric)
+            axes.set(xlabel=key, ylabel=with_unit(metric))
             axes.grid(True)
     bars = f"\n{BARS}" if listed and _repeated(results) else ""
     figure.suptitle("\n".join(wrap(results.definition.name, 40)) + bars, fontsize=10)
@@ -146,7 +145,7 @@ def learning_curves(results: Results) -> Figure | None:
                 band = np.subtract(means, spreads), np.add(means, spreads)
                 axes.fill_between(list(epochs), *band, color=look["color"], alpha=0.15, linewidth=0)
         _log_if_wide(axes, "y", [v for epochs in drawn for values in epochs.values() for v in values], factor=5)
-        axes.set(xlabel="epoch", ylabel=name)
+        axes.set(xlabel="epoch", ylabel=with_unit(name))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(True)
     last = panels.flat[len(names) - 1]
@@ -221,7 +220,7 @@ def trade_off(results: Results) -> Figure | None:
             color=COLORS[i if few else 0],
             label=_named(setting.point),
         )
-    axes.set(xlabel=across, ylabel=f"1 - {up}" if wrong else up)
+    axes.set(xlabel=with_unit(across), ylabel="1 - " * wrong + with_unit(up))
     _log_if_wide(axes, "x", [setting.mean(across) for setting in settings], factor=5)
     _log_if_wide(axes, "y", heights, factor=5)
     bars = f"\n{BARS}" if _repeated(results) else ""
@@ -275,7 +274,7 @@ def boxes(results: Results) -> Figure | None:
             axes.boxplot(list(groups.values()), medianprops={"color": COLORS[2]}, flierprops={"markersize": 3})
             labels = [f"{name}\n({len(values)} runs)" for name, values in groups.items()]
             axes.set_xticks(range(1, len(groups) + 1), labels, rotation=30 * (len(groups) > 4))
-            axes.set(xlabel=key, ylabel=metric)
+            axes.set(xlabel=key, ylabel=with_unit(metric))
             _log_if_wide(axes, "y", [value for values in groups.values() for value in values], factor=10)
     figure.suptitle(f"{results.definition.name}: by category, a box over the runs of each value", fontsize=10)
     return figure
@@ -294,7 +293,7 @@ def history(results: Results) -> Figure | None:
     figure, axes = subplots(size=(5.0, 3.2))
     axes.scatter(numbers, values, s=12, label="trial")
     axes.step(numbers, list(accumulate(values, better)), where="post", color=COLORS[2], label="best so far")
-    axes.set(xlabel="trial", ylabel=objective)
+    axes.set(xlabel="trial", ylabel=with_unit(objective))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(f"{results.definition.name}: history of the search")
     _log_if_wide(axes, "y", values)

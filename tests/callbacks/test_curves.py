@@ -18,7 +18,10 @@ def test_series_of_train_and_val(run_test, read_csv, tmp_path):
 
 def test_each_panel_says_what_is_up():
     axes = draw({"mse": {"val": [(0, 0.5), (1, 0.4)]}, "loss": {"train": [(0, 2.0)]}}).axes
-    assert [(axis.get_xlabel(), axis.get_ylabel()) for axis in axes] == [("epoch", "mse"), ("epoch", "loss")]
+    assert [(axis.get_xlabel(), axis.get_ylabel()) for axis in axes] == [
+        ("epoch", "mse (per pixel)"),
+        ("epoch", "loss"),
+    ]
 
 
 def test_no_metrics_no_figure(run_test, tmp_path):

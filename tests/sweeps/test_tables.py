@@ -159,8 +159,11 @@ def test_the_history_has_a_point_a_setting_and_leaves_out_those_without_the_obje
     assert points.tolist() == [pytest.approx([0, 0.8]), pytest.approx([1, 0.99])]  # the first: the mean of 0.7 and 0.9
 
 
-@pytest.mark.parametrize("objective", ["val/accuracy", "train/loss"])
-def test_learning_curves_are_means_over_seeds_of_distinct_metrics(results, objective):
+@pytest.mark.parametrize(
+    ("objective", "labels"),
+    [("val/accuracy", ["train/loss", "val/accuracy\n(share)"]), ("train/loss", ["train/loss"])],
+)
+def test_learning_curves_are_means_over_seeds_of_distinct_metrics(results, objective, labels):
     results.definition.objective = objective
     assert plots.learning_curves(results) is None  # no run has an epoch
     written = "epoch,train/loss,val/loss,val/accuracy\n1,{},{},0.5\n2,{},,0.75\n"
@@ -168,7 +171,7 @@ def test_learning_curves_are_means_over_seeds_of_distinct_metrics(results, objec
         (results.folder / f"w=0.5,seed={seed}" / "metrics.csv").write_text(written.format(first, first, second))
     figure = plots.learning_curves(results)
     # val/loss has one point, which is no curve
-    assert [axes.get_ylabel() for axes in figure.axes] == list(dict.fromkeys(["train/loss", objective]))
+    assert [axes.get_ylabel() for axes in figure.axes] == labels
     [line] = figure.axes[0].lines  # the other setting has no finished run
     assert line.get_xydata().tolist() == [[1, 0.5], [2, 0.75]]
     band = figure.axes[0].collections[0].get_datalim(figure.axes[0].transData)
@@ -327,7 +330,7 @@ def test_what_learns_nothing_is_no_axis_of_a_trade_off(results):
             {"test/mse": 0.2 + i, "test/baseline_last/mse": 0.3 + i, "test/ssim": 0.1 * i},
         )
     (axes,) = plots.trade_off(results).axes
-    assert {axes.get_xlabel(), axes.get_ylabel()} == {"test/mse", "test/ssim"}
+    assert {axes.get_xlabel(), axes.get_ylabel()} == {"test/mse\n(per pixel)", "test/ssim"}
 
 
 def test_settings_without_a_metric_are_left_out_of_its_plot(results):
@@ -336,7 +339,7 @@ def test_settings_without_a_metric_are_left_out_of_its_plot(results):
         run.state = "finished"
     results.runs["w=0.5,seed=1"].metrics["test/accuracy"] = 0.9
     (axes,) = plots.trade_off(results).axes
-    assert axes.get_xlabel() == "test/mse"
+    assert axes.get_xlabel() == "test/mse\n(per pixel)"
     assert len(axes.containers) == 1
 
 
