@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from healing_mnist.batch import Batch
-from healing_mnist.callbacks.figures import Table, image_grid, moving_grid, outlined, publish, publish_gif
+from healing_mnist.callbacks.figures import Table, image_grid, moving_grid, publish, publish_gif
 from healing_mnist.checks import Positive
 
 
@@ -80,32 +81,36 @@ def table(numbers: list[int], truth: Tensor, shown: dict[str, Tensor], held_out:
 
 
 def draw(split: str, numbers: list[int], truth: Tensor, shown: dict[str, Tensor], held_out: list[int]) -> Figure:
-    rows, labels, captions = [], [], []
+    rows, labels, captions, marked = [], [], [], []
     for s, number in enumerate(numbers):
         rows.append(list(truth[s]))
         labels.append(f"#{number} truth")
         captions.append([])
+        marked.append([False] * len(rows[-1]))
         for name, images in shown.items():
             first = truth.shape[1] - images.shape[1]
             errors = (images[s] - truth[s, first:]).square().flatten(1).mean(1).tolist()
-            rows.append([*truth[s, :first], *outlined(images[s])])
+            rows.append([*truth[s, :first], *images[s]])
             labels.append(name)
             captions.append([*[None] * first, *(f"{error:.4f}" for error in errors)])
+            marked.append([t >= first for t in range(len(rows[-1]))])
     return image_grid(
         rows,
         row_labels=labels,
         column_labels=[f"{t} held out" if t in held_out else f"{t}" for t in range(1, truth.shape[1] + 1)],
         captions=captions,
         title=f"{split.upper()}: predicted frames are outlined, with MSE per pixel",
+        marked=marked,
     )
 
 
 def animation(split: str, numbers: list[int], truth: Tensor, shown: dict[str, Tensor]) -> Iterator[Figure]:
     """Figures of the moving sequences: the truth above, the predictions below, a column a sequence."""
-    films = {"truth": truth}
+    films, made = {"truth": truth}, [[math.inf] * len(truth)]
     for name, images in shown.items():
-        given = truth[:, : truth.shape[1] - images.shape[1]]
-        films[name] = torch.cat((given.expand(*given.shape[:2], 3, *given.shape[-2:]), outlined(images)), 1)
+        first = truth.shape[1] - images.shape[1]
+        films[name] = torch.cat((truth[:, :first], images), 1)
+        made.append([first] * len(truth))
     columns = [f"#{number}" for number in numbers]
     title = f"{split.upper()}, frame {{}} of {truth.shape[1]}: predictions are outlined"
-    return moving_grid([list(film) for film in films.values()], list(films), columns, title, start=1)
+    return moving_grid([list(film) for film in films.values()], list(films), columns, title, start=1, made=made)

@@ -61,7 +61,7 @@ UNITS = {  # of attributes of rows and of metrics
 }
 DPI = 150
 EDGE = 0.6  # grey of the frame around an image
-ORANGE = torch.tensor([1.0, 0.66, 0.04])
+ORANGE = 1.0, 0.66, 0.04  # of the frame around one that is marked
 styled = matplotlib.rc_context(
     {
         "font.size": 9,
@@ -201,6 +201,7 @@ def image_grid(
     captions: Sequence[Sequence[str | None]] | None = None,
     title: str | None = None,
     cell: float = 0.9,
+    marked: Sequence[Sequence[bool]] = (),
 ) -> Figure:
     """Rows and columns of small images, grey or RGB, each in a grey frame: what is white in it ends before the page.
 
@@ -209,11 +210,12 @@ def image_grid(
             outside [0, 1] are clipped.
         captions: a short text under each image, in the layout of `images`; an empty row or None takes no room.
         cell: width of an image in inches.
+        marked: which images have an orange frame, in the layout of `images`.
     """
     rows, columns = len(images), max(len(row) for row in images)
     _, height, width = next(image for row in images for image in row if image is not None).shape
     height, width, gap = height + 2, width + 2, max(1, round(width * 0.06))
-    captions = captions or [[]] * rows
+    captions, marked = captions or [[]] * rows, marked or [[False] * columns] * rows
     room = math.ceil(height * 0.2)
     tops = np.cumsum([0] + [height + gap + (room if any(texts) else 0) for texts in captions])
     pitch = width + gap
@@ -223,7 +225,7 @@ def image_grid(
         for j, image in enumerate(row):
             if image is not None:
                 place = sheet[tops[i] : tops[i] + height, j * pitch : j * pitch + width]
-                place[:] = EDGE
+                place[:] = ORANGE if marked[i][j] else EDGE
                 place[1:-1, 1:-1] = _channels_last(image)
 
     row_labels = [_in_lines(label) for label in row_labels or ()]
@@ -254,6 +256,7 @@ def moving_grid(
     column_labels: Sequence[str] | None = None,
     title: str = "frame {}",
     start: int = 0,
+    made: Sequence[Sequence[float]] = (),
 ) -> Iterator[Figure]:
     """The figures of an animation: an `image_grid` for every moment.
 
@@ -261,19 +264,12 @@ def moving_grid(
         films: rows and columns of (T, C, H, W) in [0, 1]; a shorter one rests on its last image until all have ended.
         title: of each moment, with its number in the place of ``{}``.
         start: number of the first moment.
+        made: from which moment on the image of a film is marked, in the layout of `films`; infinity: never.
     """
     for t in range(max(len(film) for row in films for film in row)):
         images = [[film[min(t, len(film) - 1)] for film in row] for row in films]
-        yield image_grid(images, row_labels, column_labels, title=title.format(start + t))
-
-
-def outlined(images: Tensor) -> Tensor:
-    """(..., C, H, W) grey or RGB to RGB with an orange border of one pixel: what a network has made."""
-    images = images.clamp(0, 1).expand(*images.shape[:-3], 3, *images.shape[-2:]).clone()
-    color = ORANGE.view(3, 1)
-    for edge in (images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]):
-        edge.copy_(color.expand_as(edge))
-    return images
+        marked = [[t >= first for first in row] for row in made]
+        yield image_grid(images, row_labels, column_labels, title=title.format(start + t), marked=marked)
 
 
 def _in_lines(label: str, limit: int = 40) -> str:

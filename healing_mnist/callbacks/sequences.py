@@ -20,7 +20,6 @@ from healing_mnist.callbacks.figures import (
     from_zero,
     image_grid,
     moving_grid,
-    outlined,
     publish,
     publish_gif,
     show,
@@ -173,13 +172,15 @@ def animation(page: Page, again: bool = False) -> Iterator[Figure]:
 
     With `again`, the two are the input as it was and as it came back.
     """
-    above, below = [], []
+    above, below, made = [], [], []
     for i, (seen, count) in enumerate(zip(page["lengths"].tolist(), page["target_lengths"].tolist(), strict=True)):
-        frames, target, image = page["input"][i, :seen], page["target"][i, :count], outlined(page["image"][i, :count])
+        frames, target, image = page["input"][i, :seen], page["target"][i, :count], page["image"][i, :count]
         above.append(target if again else torch.cat((frames, target)))
-        below.append(image if again else torch.cat((frames.expand(-1, 3, -1, -1), image)))
-    title = f"Step {{}}: {'reconstructions' if again else 'predictions'} are outlined"
-    return moving_grid([above, below], ["truth", "reconstruction" if again else "prediction"], labels_of(page), title)
+        below.append(image if again else torch.cat((frames, image)))
+        made.append(0 if again else seen)
+    what = "reconstruction" if again else "prediction"
+    title, never = f"Step {{}}: {what}s are outlined", [math.inf] * len(above)
+    return moving_grid([above, below], ["truth", what], labels_of(page), title, made=[never, made])
 
 
 class ErrorsByAttribute(L.Callback):

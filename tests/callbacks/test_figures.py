@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -74,7 +76,8 @@ def test_no_title_or_label_is_cut():
 
 def test_gif_has_all_moments(tmp_path):
     film = torch.linspace(0, 1, 5).view(5, 1, 1, 1).expand(5, 1, 7, 7)
-    figures = list(moving_grid([[film, film[:2]]], ["row"], ["long", "short"], "moment {}", start=1))
+    films, made = [[film, film[:2]]], [[3, math.inf]]
+    figures = list(moving_grid(films, ["row"], ["long", "short"], "moment {}", start=1, made=made))
     assert [figure.get_suptitle() for figure in figures] == [f"moment {i}" for i in range(1, 6)]
     publish_gif(Trainer(tmp_path), "film", figures, seconds=0.2)
     moving = Image.open(tmp_path / "figures/film.gif")

@@ -140,21 +140,24 @@ def test_kept_rows_are_those_of_one_sort():
 def test_animation_lays_truth_above_prediction(monkeypatch, again):
     drawn = []
     monkeypatch.setattr(
-        "healing_mnist.callbacks.figures.image_grid", lambda *given, **title: drawn.append((given, title))
+        "healing_mnist.callbacks.figures.image_grid", lambda *given, **named: drawn.append((given, named))
     )
     frames, target, image = (torch.full((2, steps, 1, 4, 4), grey) for steps, grey in ((3, 0.2), (3, 0.4), (3, 0.7)))
     lengths = torch.tensor([2, 3])
     page = {"input": frames, "target": target, "image": image, "lengths": lengths, "index": torch.tensor([5, 8])}
     page["target_lengths"] = lengths if again else torch.tensor([1, 1])
     list(animation(page, again))
-    inner = torch.tensor([[[image[:, 1:-1, 1:-1].mean() for image in row] for row in given[0]] for given, _ in drawn])
+    greys = torch.tensor([[[image.mean() for image in row] for row in given[0]] for given, _ in drawn])
+    marked = [named["marked"] for _, named in drawn]
     assert all(columns == ["row 5", "row 8"] for (_, _, columns), _ in drawn)
-    assert [title["title"][:6] for _, title in drawn] == [f"Step {t}" for t in range(3 if again else 4)]
+    assert [named["title"][:6] for _, named in drawn] == [f"Step {t}" for t in range(3 if again else 4)]
     if again:
-        assert torch.allclose(inner, torch.tensor([[0.4, 0.4], [0.7, 0.7]]).expand(3, 2, 2))
+        assert torch.allclose(greys, torch.tensor([[0.4, 0.4], [0.7, 0.7]]).expand(3, 2, 2))
+        assert marked == [[[False] * 2, [True] * 2]] * 3
     else:  # the first has ended after its third frame, and rests
-        assert torch.allclose(inner[:, 0], torch.tensor([[0.2, 0.2], [0.2, 0.2], [0.4, 0.2], [0.4, 0.4]]))
-        assert torch.allclose(inner[:, 1], torch.tensor([[0.2, 0.2], [0.2, 0.2], [0.7, 0.2], [0.7, 0.7]]))
+        assert torch.allclose(greys[:, 0], torch.tensor([[0.2, 0.2], [0.2, 0.2], [0.4, 0.2], [0.4, 0.4]]))
+        assert torch.allclose(greys[:, 1], torch.tensor([[0.2, 0.2], [0.2, 0.2], [0.7, 0.2], [0.7, 0.7]]))
+        assert marked == [[[False] * 2, [t >= 2, t >= 3]] for t in range(4)]
 
 
 def test_errors_by_attribute_are_means_over_groups(run, read_csv, tmp_path):
