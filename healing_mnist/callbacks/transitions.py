@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from healing_mnist.callbacks.figures import COLORS, Table, image_grid, publish, publish_table, styled, subplots
 from healing_mnist.checks import Fraction, NonNegative, NotEmpty, Positive, UserError
+from healing_mnist.data.autoregressive import DIGITS
 from healing_mnist.data.corruptions import gaussian, missing_region, poisson, salt_and_pepper
 from healing_mnist.data.preprocessing import precision_recall
 
@@ -68,7 +69,7 @@ class SequenceOverview(L.Callback):
 def pick(data: Any, name: str, count: int) -> Tensor:
     """Numbers of `count` sequences of N6 or N3: the first without a planted jump, then up to two with one."""
     numbers = torch.arange(len(data.sequence_table["label"]))
-    numbers = numbers[data.sequence_table["label"] == {"n6": 6, "n3": 3}[name]]
+    numbers = numbers[data.sequence_table["label"] == DIGITS[name]]
     jumps = data.sequence_table["anomalous"][numbers].any(1)
     jumping = numbers[jumps][: min(2, count // 2)]
     return torch.cat((numbers[~jumps][: count - len(jumping)], jumping))

@@ -53,7 +53,15 @@ class Display:
             self._best = None
             return
         self.failed += 1
-        lines = [f"job {outcome.job.name} failed: {outcome.message}"]
+        self._tell(outcome, f"failed{f' {outcome.attempts} times' * (outcome.attempts > 1)}: {outcome.message}")
+
+    def again(self, outcome: Outcome) -> None:
+        """Tell of an attempt that failed, after which the job runs again."""
+        self.running.pop(outcome.job.name, None)
+        self._tell(outcome, f"failed, and runs again: {outcome.message}")
+
+    def _tell(self, outcome: Outcome, what: str) -> None:
+        lines = [f"job {outcome.job.name} {what}"]
         if outcome.job.log.exists():
             last = tail(outcome.job.log).splitlines()
             told = bool(last) and last[-1] == f"Error: {outcome.message}"

@@ -58,15 +58,18 @@ class SlotLauncher(Launcher):
         jobs: Iterable[tuple[str, Sequence[str], Path]],
         pool: Pool,
         composer: Composer,
-        on_start: Callable[[Job], None] = lambda job: None,
+        **tell: Callable,
     ) -> Iterator[Outcome]:
-        """Yield outcomes as jobs end; `jobs` are (name, overrides, folder), drawn one by one as slots fall free."""
+        """Yield outcomes as jobs end; `jobs` are (name, overrides, folder), drawn one by one as slots fall free.
+
+        `tell` are the callbacks of `Pool.run`.
+        """
         call = partial(run_one, self.context, self.task)
         made = (
             Job(name, partial(call, i, *composer.split(overrides), overrides), at / "job.log")
             for i, (name, overrides, at) in enumerate(jobs)
         )
-        return pool.run(made, on_start)
+        return pool.run(made, **tell)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Hydra's own interface, for other sweepers than the project's."""

@@ -1,4 +1,7 @@
-"""Plots of a sweep, drawn from its runs. Only finished runs count; every number is in runs.csv or table.csv."""
+"""Plots of a sweep, drawn from its runs. Only finished runs count.
+
+Every number is in runs.csv or table.csv, those of the learning curves in a CSV beside their picture.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-from PIL import Image
 
 from healing_mnist.callbacks.curves import read as read_curves
-from healing_mnist.callbacks.figures import COLORS, rasterize, styled, subplots, with_unit
+from healing_mnist.callbacks.figures import COLORS, Table, save, styled, subplots, with_unit
 from healing_mnist.sweeps.points import REPEATS
 from healing_mnist.sweeps.results import Results, Run, Setting, spread
 from healing_mnist.sweeps.tables import report_of, shown
@@ -41,15 +43,15 @@ def write(results: Results) -> dict[str, Path]:
         "By category": boxes(results),
         "History of the search": history(results),
     }
+    tables = {"Learning curves": epochs_table(results)}
     paths = {}
-    folder = results.folder / "figures"
-    folder.mkdir(exist_ok=True)
     for title, figure in drawn.items():
-        path = folder / f"{title.lower().replace(' ', '_').replace('-', '_')}.png"
+        path = results.folder / "figures" / f"{title.lower().replace(' ', '_').replace('-', '_')}.png"
         if figure is None:
             path.unlink(missing_ok=True)
+            path.with_suffix(".csv").unlink(missing_ok=True)
         else:
-            Image.fromarray(rasterize(figure)).save(path)
+            save(path.parent, path.stem, figure, tables.get(title))
             paths[title] = path
     return paths
 
@@ -117,8 +119,7 @@ def _apart(points: Sequence[tuple[float, ...]], words: Collection[float]) -> lis
 @styled
 def learning_curves(results: Results) -> Figure | None:
     """Losses and the objective over the epochs: a line a setting, the mean over its seeds in a band of their spread."""
-    settings = [setting for setting in results.settings() if setting.count("finished")]
-    lines = [_over_epochs(results, s, ("train/loss", "val/loss", results.definition.objective)) for s in settings]
+    settings, lines = _over_epochs(results)
     # A metric can stand under two names, but for sums in another order; a single epoch is no curve.
     distinct = {
         str([[f"{value:.4g}" for values in found.get(name, {}).values() for value in values] for found in lines]): name
@@ -159,18 +160,33 @@ def learning_curves(results: Results) -> Figure | None:
     return figure
 
 
-def _over_epochs(results: Results, setting: Setting, names: Sequence[str]) -> dict[str, dict[float, list[float]]]:
-    """Metric -> epoch -> its values in the setting's finished runs."""
-    found: dict[str, dict[float, list[float]]] = {}
-    for run in setting.runs:
-        path = results.folder / run.name / "metrics.csv"
-        if run.state == "finished" and path.is_file():
-            panels = read_curves(path)
-            for name in dict.fromkeys(names):
-                split, _, metric = name.partition("/")
-                for epoch, value in panels.get(metric, {}).get(split, []):
-                    found.setdefault(name, {}).setdefault(epoch, []).append(value)
-    return {name: dict(sorted(epochs.items())) for name, epochs in found.items()}
+def epochs_table(results: Results) -> Table:
+    """The numbers of `learning_curves`: of each setting, metric and epoch the mean and the spread over its runs."""
+    return [
+        {**setting.point, "metric": name, "epoch": epoch, "runs": len(values), "mean": mean(values)}
+        | {"standard_deviation": "" if (found := spread(values)) is None else found}
+        for setting, line in zip(*_over_epochs(results), strict=True)
+        for name, epochs in line.items()
+        for epoch, values in epochs.items()
+    ]
+
+
+def _over_epochs(results: Results) -> tuple[list[Setting], list[dict[str, dict[float, list[float]]]]]:
+    """Settings with finished runs, and of each: metric -> epoch -> its values in these runs."""
+    settings = [setting for setting in results.settings() if setting.count("finished")]
+    lines: list[dict[str, dict[float, list[float]]]] = []
+    for setting in settings:
+        found: dict[str, dict[float, list[float]]] = {}
+        for run in setting.runs:
+            path = results.folder / run.name / "metrics.csv"
+            if run.state == "finished" and path.is_file():
+                panels = read_curves(path)
+                for name in dict.fromkeys(("train/loss", "val/loss", results.definition.objective)):
+                    split, _, metric = name.partition("/")
+                    for epoch, value in panels.get(metric, {}).get(split, []):
+                        found.setdefault(name, {}).setdefault(epoch, []).append(value)
+        lines.append({name: dict(sorted(epochs.items())) for name, epochs in found.items()})
+    return settings, lines
 
 
 def _looks(results: Results, settings: Sequence[Setting]) -> tuple[list[dict[str, Any]], str]:

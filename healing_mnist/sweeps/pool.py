@@ -84,14 +84,21 @@ class Pool:
         self.slots, self.retries, self.timeout, self.fail_fast = slots, retries, timeout, fail_fast
         self.preload = preload
         self._context = warm_up(preload)
-        self.running: dict[Slot, Job] = {}
 
     def plain(self) -> Pool:
         """The same slots, for work around the jobs: without their retries and their time limit."""
         return Pool(self.slots, preload=self.preload)
 
-    def run(self, jobs: Iterable[Job], on_start: Callable[[Job], None] = lambda job: None) -> Iterator[Outcome]:
-        """Yield each job's outcome as it ends. A job is drawn from `jobs` only when a slot is free to run it."""
+    def run(
+        self,
+        jobs: Iterable[Job],
+        on_start: Callable[[Job], None] = lambda job: None,
+        on_retry: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> Iterator[Outcome]:
+        """Yield each job's outcome as it ends. A job is drawn from `jobs` only when a slot is free to run it.
+
+        `on_retry` is told of an attempt that failed and after which the job runs again.
+        """
         waiting, again = iter(jobs), deque()
         free, running = list(reversed(self.slots)), []
         try:
@@ -106,6 +113,7 @@ class Pool:
                     free.append(task.slot)
                     outcome, final = self._collect(task)
                     if not final and task.attempt <= self.retries:
+                        on_retry(outcome)
                         again.append((task.job, task.attempt + 1))
                         continue
                     yield outcome

@@ -1,9 +1,12 @@
-"""The summary of a sweep: tables after every job, plots and a page at the end or at any time."""
+"""The summary of a sweep: tables, plots and a page, kept up to date while it runs and made anew at any time."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,33 +18,68 @@ from healing_mnist.sweeps.results import Results
 log = logging.getLogger(__name__)
 
 
+LOOK = 5.0  # seconds between two looks at what another launcher's jobs have left
+FIRST = 60.0  # seconds until the plots are drawn for the first time
+
+
 class Reporter:
-    """Keeps the tables of a running sweep up to date, and closes it."""
+    """Keeps the summary of a running sweep up to date, and closes it."""
 
     def __init__(self, results: Results, pool: Pool):
         self.results, self.pool = results, pool
-        self._next = 0.0
+        self._tables_due, self._plots_due = 0.0, time.monotonic() + FIRST
+        self._drawing: threading.Thread | None = None
 
     def update(self) -> None:
-        """Write the tables again, seldom enough that it never takes more than a twentieth of the time."""
+        """Write the tables again, and draw the plots, each seldom enough to take a twentieth of the time at most."""
         started = time.monotonic()
-        if started >= self._next:
+        if started >= self._tables_due:
             tables.write(self.results)
-            self._next = time.monotonic() + 20 * (time.monotonic() - started)
+            self._tables_due = time.monotonic() + 20 * (time.monotonic() - started)
+        if started >= self._plots_due and not (self._drawing and self._drawing.is_alive()):
+            self._drawing = threading.Thread(target=self._draw, daemon=True)
+            self._drawing.start()
+
+    @contextmanager
+    def watching(self, names: Collection[str]) -> Iterator[None]:
+        """Tell of jobs that end while another launcher runs them, which returns when all have, and keep the summary."""
+        done, waiting = threading.Event(), list(names)
+
+        def watch() -> None:
+            while not done.wait(LOOK):
+                for name in [name for name in waiting if (self.results.folder / name / "metrics.json").exists()]:
+                    waiting.remove(name)
+                    self.results.update(name)
+                    log.info("finished, %d of %d: %s", len(names) - len(waiting), len(names), name)
+                    self.update()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+    def _draw(self) -> bool:
+        """Draw plots and page in a job's process: they need libraries that this process never imports."""
+        started = time.monotonic()
+        job = Job("summary", partial(draw, self.results.folder), self.results.folder / "summary.log")
+        (outcome,) = self.pool.plain().run([job])
+        self._plots_due = time.monotonic() + 20 * (time.monotonic() - started)
+        if outcome.status == "failed":
+            log.warning("the plots failed: %s\n%s", outcome.message, tail(job.log))
+            return False
+        job.log.unlink()
+        return True
 
     def finish(self) -> None:
         """Write everything and show the table. Raises UserError when jobs failed."""
         results = self.results
         tables.write(results)
-        # In a job's process: the plots need libraries that this process never imports.
-        job = Job("summary", partial(draw, results.folder), results.folder / "summary.log")
-        drawn = True
-        for outcome in self.pool.plain().run([job]):
-            if outcome.status == "failed":
-                log.warning("the plots failed: %s\n%s", outcome.message, tail(job.log))
-                drawn = False
-            else:
-                job.log.unlink()
+        if self._drawing:
+            self._drawing.join()
+        drawn = self._draw()
         show(results)
         made = "tables, plots and page: %s" if drawn else "tables, without plots and page: %s"
         log.info(made, results.folder / ("index.html" if drawn else "table.md"))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from hydra.core.plugins import Plugins
@@ -35,6 +36,9 @@ from healing_mnist.sweeps.pool import PRELOAD, Job, Outcome, Pool, warm_up
 from healing_mnist.sweeps.results import FAILED, Results, Run
 from healing_mnist.sweeps.slots import describe, make_slots
 from healing_mnist.sweeps.summary import Reporter
+
+if TYPE_CHECKING:
+    from healing_mnist.sweeps.display import Display
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +170,7 @@ class PointSweeper(Sweeper):
         batch = settings.batch if settings.method == "tpe" else len(definition.points)
         report = Reporter(results, pool)
         with Display(results, total, len(pool.slots)) as display:
-            for outcome in self._outcomes(jobs, pool, batch, display.started):
+            for outcome in self._outcomes(jobs, pool, batch, display, report):
                 tell(results.update(outcome.job.name, outcome.message))
                 display.ended(outcome)
                 report.update()
@@ -221,17 +225,24 @@ class PointSweeper(Sweeper):
         return overrides
 
     def _outcomes(
-        self, jobs: Iterable[tuple[str, list[str], Path]], pool: Pool, batch: int, on_start
+        self,
+        jobs: Iterable[tuple[str, list[str], Path]],
+        pool: Pool,
+        batch: int,
+        display: Display,
+        report: Reporter,
     ) -> Iterator[Outcome]:
         """Run the jobs here in slots, or hand them to another launcher in lists and look into their folders."""
         if isinstance(self.launcher, SlotLauncher):
-            yield from self.launcher.stream(jobs, pool, self.composer, on_start)
+            tell = {"on_start": display.started, "on_retry": display.again}
+            yield from self.launcher.stream(jobs, pool, self.composer, **tell)
             return
         number = 0
         while listed := list(islice(jobs, batch)):
             started = time.monotonic()
             try:
-                returns = self.launcher.launch([overrides for _, overrides, _ in listed], number)
+                with report.watching([name for name, _, _ in listed]):
+                    returns = self.launcher.launch([overrides for _, overrides, _ in listed], number)
                 messages = [
                     f"{type(r._return_value).__name__}: {r._return_value}" if r.status != JobStatus.COMPLETED else ""
                     for r in returns
