@@ -56,5 +56,12 @@ def with_child(note: Path):
     time.sleep(600)
 
 
+def fail_beside(note: Path):
+    """Fail once `with_child` has noted its processes."""
+    while not note.exists() or len(note.read_text().split()) < 2:
+        time.sleep(0.02)
+    raise ValueError("no luck today")
+
+
 def nothing(number):
     return number

@@ -109,19 +109,28 @@ def test_retries(tmp_path):
     assert found == {"job 0": ("finished", 1), "job 1": ("finished", 3), "job 2": ("failed", 3)}
 
 
+def test_an_attempt_that_is_not_the_last_is_told(tmp_path):
+    told = []
+    pool = Pool(SLOTS[:1], retries=2)
+    job = Job("job", partial(jobs.count, tmp_path / "calls", 3), tmp_path / "log")
+    (outcome,) = pool.run([job], on_retry=told.append)
+    assert outcome.status == "finished"
+    assert [(o.attempts, o.message) for o in told] == [(1, "RuntimeError: call 1"), (2, "RuntimeError: call 2")]
+
+
 def test_a_mistake_of_the_users_is_not_retried(tmp_path):
     (outcome,) = run(tmp_path, [partial(jobs.fail, "mistake")], retries=5)
     assert outcome.attempts == 1
 
 
 def test_fail_fast_stops_the_others(tmp_path):
-    started = time.monotonic()
-    hanging = partial(jobs.with_child, tmp_path / "pids")
-    outcomes = run(tmp_path, [hanging, partial(jobs.fail, "raise"), *[partial(jobs.fail, "fine")] * 5], fail_fast=True)
+    started, note = time.monotonic(), tmp_path / "pids"
+    failing = [partial(jobs.with_child, note), partial(jobs.fail_beside, note)]
+    outcomes = run(tmp_path, [*failing, *[partial(jobs.fail, "fine")] * 5], fail_fast=True)
     assert [outcome.job.name for outcome in outcomes] == ["job 1"]
     assert time.monotonic() - started < 20
-    if (tmp_path / "pids").exists():  # a killed process takes a moment to be gone
-        assert wait_for(lambda: not any(map(alive, map(int, (tmp_path / "pids").read_text().split()))))
+    pids = list(map(int, note.read_text().split()))
+    assert wait_for(lambda: not any(map(alive, pids)))  # a killed process takes a moment to be gone
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from healing_mnist.checks import UserError
 from healing_mnist.config import compose
-from healing_mnist.sweeps import launcher, points, sweeper
+from healing_mnist.sweeps import launcher, points, summary, sweeper, tables
 from healing_mnist.sweeps.definition import Definition, Settings
 from healing_mnist.sweeps.launcher import SlotLauncher
 
@@ -73,6 +73,57 @@ def test_the_same_command_again_runs_what_is_missing(sweep):
     assert changed == [lost.name]
     assert (lost / "job.log").read_text().count("epoch") == 5  # four, and then the last one only
     assert rows(done.folder) == table
+
+
+def test_every_attempt_that_fails_is_told(sweep, tmp_path):
+    (tmp_path / "break-0.25").write_text("raise")
+    done = sweep("task.reconstruction_weight=0.1,0.25", "hydra.launcher.retries=1")
+    assert done.code == 1
+    assert "job reconstruction_weight=0.25 failed, and runs again: ValueError: no luck today" in done.err
+    assert "job reconstruction_weight=0.25 failed 2 times: ValueError: no luck today" in done.err
+
+
+def test_jobs_of_another_launcher_are_told_and_tabulated_as_they_end(sweep, monkeypatch):
+    monkeypatch.setattr(summary, "LOOK", 0.02)
+    tabulated = []
+    write = tables.write
+    monkeypatch.setattr(summary.tables, "write", lambda results: (tabulated.append(results.done), write(results)))
+    monkeypatch.setenv("TRIVIAL_SECONDS", "0.4")
+    done = sweep(*GRID, "hydra/launcher=basic")
+    assert done.code == 0, done.err
+    told = [line.partition(" finished, ")[2] for line in done.out.splitlines() if " finished, " in line]
+    assert [line.partition(":")[0] for line in told[:3]] == ["1 of 4", "2 of 4", "3 of 4"]  # the last may end first
+    assert told[0] == "1 of 4: reconstruction_weight=0.1,seed=1"
+    assert tabulated[0] in (1, 2)
+    assert tabulated[-1] == 4
+    assert rows(done.folder)[0]["finished"] == "2"
+
+
+def test_plots_are_drawn_while_a_sweep_runs(sweep, monkeypatch):
+    monkeypatch.setattr(summary, "FIRST", 0.0)
+    drawn = []
+    monkeypatch.setattr(summary.Reporter, "_draw", lambda self: drawn.append(self.results.done))
+    assert sweep(*GRID).code == 0
+    assert drawn[0] in (1, 2)
+    assert drawn[-1] == 4
+
+
+def test_through_submitit(sweep, tmp_path, monkeypatch):
+    """The launcher of the SLURM queue, with its executor for one machine."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(Path.cwd())]))
+    (tmp_path / "break-0.25").write_text("raise")
+    arguments = *GRID, "hydra/launcher=submitit_local", "hydra.launcher.submitit_folder=${hydra.sweep.dir}/.submitit/%j"
+    first = sweep(*arguments)
+    assert first.code == 1
+    assert "no luck today" in first.err
+    assert len(jobs_of(first.folder)) == 2
+    (tmp_path / "break-0.25").unlink()
+    again = sweep(*arguments)
+    assert again.code == 0, again.err
+    assert "2 of 4 jobs to run" in again.out
+    # by hand: (0.25 - 0.3)^2 + 0.01 * {1, 2}
+    assert float(rows(again.folder)[1]["val/loss"]) == pytest.approx(0.0175)
+    assert all("process " + str(os.getpid()) not in path.read_text() for path in first.folder.glob(".submitit/*/*.out"))
 
 
 def test_more_points_extend_a_sweep_fewer_are_refused(sweep):

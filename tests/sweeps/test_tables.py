@@ -1,5 +1,6 @@
 """Tables of a sweep against numbers worked out by hand."""
 
+import csv
 import json
 
 import numpy as np
@@ -177,6 +178,15 @@ def test_learning_curves_are_means_over_seeds_of_distinct_metrics(results, objec
     band = figure.axes[0].collections[0].get_datalim(figure.axes[0].transData)
     spread = 0.5**1.5  # of 0.25 and 0.75, and of 0.5 and 1: sqrt(2 * 0.25^2)
     assert (band.y0, band.y1) == pytest.approx((0.5 - spread, 0.75 + spread))
+    drawn = plots.write(results)["Learning curves"]
+    rows = list(csv.DictReader(drawn.with_suffix(".csv").open()))
+    losses = [
+        (row["task.w"], row["epoch"], row["runs"], float(row["mean"])) for row in rows if row["metric"] == "train/loss"
+    ]
+    assert losses == [("0.5", "1.0", "2", 0.5), ("0.5", "2.0", "2", 0.75)]
+    assert all(
+        float(row["standard_deviation"]) == pytest.approx(spread) for row in rows if row["metric"] == "train/loss"
+    )
 
 
 @pytest.mark.parametrize(

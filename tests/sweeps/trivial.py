@@ -19,7 +19,7 @@ EPOCHS = 4
 def work(cfg: DictConfig) -> float:
     """A training in miniature: it continues where it was stopped, counts its epochs, and writes metrics.json last.
 
-    A file ``break-<learning rate>`` beside the folder makes the job fail the way the file says.
+    A file ``break-<weight>`` beside the folder makes the job fail the way the file says.
     """
     place, weight = Path(cfg.run_dir), cfg.task.reconstruction_weight
     how = place.parent.parent / f"break-{weight}"
