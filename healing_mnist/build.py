@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -49,6 +49,7 @@ OF_OPTIMIZERS = {  # what those of PyTorch refuse without a word on what they ta
     **dict.fromkeys(("lr", "weight_decay", "momentum", "eps", "alpha"), NonNegativeFloat),
     "betas": list[Annotated[float, Range(low=0, high=1, below=True)]],
 }
+GROUPS = "data", "model", "task", "optimizer", "scheduler", "callbacks", "analysis", "logger", "trainer"
 PRECISIONS = "32-true", "bf16-mixed", "16-mixed"
 
 
@@ -64,25 +65,39 @@ def check_own(cfg: DictConfig) -> None:
 def check(cfg: DictConfig) -> None:
     """Raise one UserError that names every mistake found in the settings, before any work starts."""
     check_own(cfg)
-    groups = "data", "model", "task", "optimizer", "scheduler", "callbacks", "analysis", "logger", "trainer"
     settings = _resolved(cfg)
-    found = [_with_origin(problem, cfg.name) for problem in _group_problems(settings, groups)]
+    of = {group: _group_problems(settings, (group,)) for group in GROUPS}
+    found = [_with_origin(problem, cfg.name) for problems in of.values() for problem in problems]
     found += _clipping_problems(settings["trainer"], settings["optimizer"])
-    if not found:
-        try:
-            data, noted = build_data(settings), settings["data"].get("image_shape")  # which the model is given
-            if noted not in (None, list(data.image_shape)):
-                true = shown(list(data.image_shape))
-                found.append(f"data.image_shape={shown(noted)}: {type(data).__name__} has {true}")
-            with torch.device("meta"):
-                task = build_task(settings)
-            if not any(parameter.requires_grad for parameter in task.parameters()):
-                found.append(f"model: {type(task.network).__name__} has no weights to train")
-            found += _optimizer_problems(settings["optimizer"])
-            found += _metric_problems(settings, type(task).__name__, task.validation_metrics())
-        except Exception as error:
-            found.append(told(error))
-    refuse(found)
+    if not of["data"]:
+        found += _tried(_data_problems, settings)
+    if not any(of[group] for group in ("model", "task", "optimizer", "scheduler")):
+        found += _tried(_task_problems, settings)
+    refuse(list(dict.fromkeys(found)))
+
+
+def _tried(look: Callable[[dict[str, Any]], list[str]], settings: dict[str, Any]) -> list[str]:
+    """The problems that `look` finds, or the one that stopped it."""
+    try:
+        return look(settings)
+    except Exception as error:
+        return [told(error)]
+
+
+def _data_problems(settings: dict[str, Any]) -> list[str]:
+    data, noted = build_data(settings), settings["data"].get("image_shape")  # which the model is given
+    if noted in (None, list(data.image_shape)):
+        return []
+    return [f"data.image_shape={shown(noted)}: {type(data).__name__} has {shown(list(data.image_shape))}"]
+
+
+def _task_problems(settings: dict[str, Any]) -> list[str]:
+    with torch.device("meta"):
+        task = build_task(settings)
+    trains = any(parameter.requires_grad for parameter in task.parameters())
+    found = [] if trains else [f"model: {type(task.network).__name__} has no weights to train"]
+    found += _optimizer_problems(settings["optimizer"])
+    return found + _metric_problems(settings, type(task).__name__, task.validation_metrics())
 
 
 def _metric_problems(settings: Mapping[str, Any], task: str, metrics: Mapping[str, str | None]) -> list[str]:

@@ -35,7 +35,18 @@ from healing_mnist.build import build_data, build_task, check, check_own, make_t
 from healing_mnist.callbacks.metrics_table import MetricsTable
 from healing_mnist.checkpoints import load_state, read_checkpoint
 from healing_mnist.checks import UserError
-from healing_mnist.config import as_override, compose, difference, essential, flatten, folder, plain, there_and_now
+from healing_mnist.config import (
+    as_override,
+    compose,
+    difference,
+    dotted,
+    essential,
+    flatten,
+    folder,
+    incidental,
+    plain,
+    there_and_now,
+)
 from healing_mnist.environment import write_environment
 from healing_mnist.files import atomic_write, empty, may_be_emptied
 from healing_mnist.memory import keep_freed_memory
@@ -321,6 +332,12 @@ def _log_hparams(trainer: L.Trainer, cfg: DictConfig, result: Result) -> None:
         for key, value in groups.items()
         if not key.endswith(("._partial_", ".image_shape", ".num_classes", ".seed"))
     }
+    # What was said beside these, lest what a sweep varies have no column: experiment, trainer.max_epochs.
+    for override in OmegaConf.load(result.folder / "overrides.yaml"):
+        key, _, text = override.partition("=")
+        value = OmegaConf.select(cfg, dotted(key))
+        if text and dotted(key) not in groups and not incidental(override):
+            settings[dotted(key)] = value if isinstance(value, (int, float, bool)) else text
     with SummaryWriter(str(result.folder)) as writer:
         # The metrics themselves were logged under these names when they were measured.
         for summary in hparams(settings | {"seed": cfg.seed}, result.metrics):

@@ -27,7 +27,9 @@ def test_a_run_leaves_everything_that_explains_it(train, fast):
     }
     assert wanted <= names
     events = [path.read_bytes() for path in result.folder.glob("events.out.tfevents*")]
-    assert any(b"_hparams_/session_start_info" in content for content in events)
+    (info,) = [content for content in events if b"_hparams_/session_start_info" in content]
+    assert all(name in info for name in (b"model.latent_dim", b"experiment", b"trainer.max_epochs"))
+    assert b"run_dir" not in info
     found = json.loads((result.folder / "metrics.json").read_text())
     assert {"test/mse", "test/mae", "test/psnr", "test/ssim", "test/accuracy"} <= found["metrics"].keys()
     assert found["objective"] == found["best"]["val/loss"]

@@ -104,6 +104,7 @@ class AutoregressiveDigits(RenderedData):
             self.dealt_by += "held_out_frame", "frames"
         self.held_out = {"n6_interpolation": held_out_frame, "n6_extrapolation": frames}  # split -> frame, from 1
         self._check()
+        sources.check_root(root)
         self.test_splits = (*(split for split in self.held_out if len(self._first_frames(split))), "n6", "n3")
 
     def _check(self) -> None:

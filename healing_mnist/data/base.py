@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import abstractmethod
-from pathlib import Path
 
 import lightning as L
 import torch
@@ -213,8 +212,7 @@ class SourceData(RenderedData):
         splits.check_split(val_fraction, fold, folds)
         self.source, self.root, self.cache, self.limit = source, root, cache, limit
         self.val_fraction, self.fold, self.folds = val_fraction, fold, folds
-        if root is not None and not Path(root).expanduser().is_dir():
-            raise UserError(f"data.root={root}: no such folder")
+        sources.check_root(root)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

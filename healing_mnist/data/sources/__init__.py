@@ -34,6 +34,12 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
+def check_root(root: str | None) -> None:
+    """Raise UserError where there is no folder `root`; None is none."""
+    if root is not None and not Path(root).expanduser().is_dir():
+        raise UserError(f"data.root={root}: no such folder")
+
+
 def load(name: str, root: str | Path | None = None, cache: str | Path = "~/.cache/healing_mnist") -> Base:
     """Read a source from the folder `root`, or, when that is None, from `cache`, where it is fetched to once.
 
