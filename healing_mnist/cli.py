@@ -129,10 +129,11 @@ def explain(error: BaseException) -> str:
         return f"{group}={name}: there is none{near} Allowed: {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
         key, _, value = str(error.override).partition("=")
-        quote = (
-            f""". Quote a value with special characters twice: "{key}='{value}'" """.rstrip() if "=" in value else ""
-        )
-        return f"cannot read '{error.override}': {str(error).splitlines()[0]}{quote}"
+        what = str(error).splitlines()[0]
+        unknown = what.startswith("LexerNoViableAltException")  # a character that Hydra's grammar has no place for
+        what = "special characters" if unknown else what
+        advice = f""". Quote such a value twice: "{key}='{value}'" """.rstrip() if unknown or "=" in value else ""
+        return f"cannot read '{error.override}': {what}{advice}"
     if str(error).startswith("Error merging override") and error.__cause__:
         what = str(error).splitlines()[0].removeprefix("Error merging override ")
         return f"{what}: {str(error.__cause__).splitlines()[0]}"

@@ -16,6 +16,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from yaml import YAMLError
 
 from healing_mnist.checks import UserError
 
@@ -134,6 +135,19 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tupl
     """Essential settings that differ, as key -> (old, new); None where a side lacks the key."""
     a, b = essential(old), essential(new)
     return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+
+
+def saved_settings(path: Path) -> dict[str, Any]:
+    """The settings that a run has left in `path`. Raises UserError where there are none, or the file is damaged."""
+    try:
+        found = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; the folder of a run is not complete without it") from None
+    except (OSError, ValueError, YAMLError) as error:
+        raise UserError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
+    if not isinstance(found, DictConfig) or "data" not in found:
+        raise UserError(f"{path}: damaged (it holds no settings of a run)")
+    return plain(found)
 
 
 def there_and_now(changed: Mapping[str, tuple[Any, Any]]) -> list[str]:

@@ -24,6 +24,7 @@ from healing_mnist.config import (
     incidental,
     key_of,
     plain,
+    saved_settings,
     settings_of,
     there_and_now,
 )
@@ -86,7 +87,7 @@ def _check_dealing(run: Path, dealt_by: Sequence[str], data: dict[str, Any]) -> 
 
     Of another kind that deals out the same source's images in a way of its own, where it may be, there is a warning.
     """
-    trained = plain(OmegaConf.load(run / "config.yaml"))["data"]
+    trained = saved_settings(run / "config.yaml")["data"]
     if trained.get("source") != data.get("source"):
         return
     if trained["_target_"] != data["_target_"]:
@@ -108,8 +109,8 @@ def _check_dealing(run: Path, dealt_by: Sequence[str], data: dict[str, Any]) -> 
 
 def _composed_again(run: Path, overrides: Sequence[str]) -> DictConfig:
     """The settings of a run with other words said last."""
-    saved = list(OmegaConf.load(run / "overrides.yaml"))
-    trained, now = flatten(plain(OmegaConf.load(run / "config.yaml"))), flatten(plain(compose(saved)))
+    saved = _said(run)
+    trained, now = flatten(saved_settings(run / "config.yaml")), flatten(plain(compose(saved)))
     kept = {key for key in trained.keys() & now.keys() if key.split(".")[0] not in ("trainer", "callbacks")}
     changed = {key: both for key, both in difference(trained, now).items() if key in kept}
     if changed:
@@ -122,6 +123,14 @@ def _composed_again(run: Path, overrides: Sequence[str]) -> DictConfig:
         named = {key_of(override).split(".")[1] for override in said if key_of(override).startswith("data.")}
         cfg.data = other | {key: cfg.data[key] for key in DEALING & other.keys() & cfg.data.keys() - named}
     return cfg
+
+
+def _said(run: Path) -> list[str]:
+    """The overrides that a run was trained with."""
+    path = run / "overrides.yaml"
+    if not path.exists():
+        raise UserError(f"{path}: not there; the folder of a run is not complete without it")
+    return list(OmegaConf.load(path))
 
 
 def _outdated(key: str, override: str) -> bool:

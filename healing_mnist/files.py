@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,14 @@ def atomic_write(path: Path, content: str | bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises FileNotFoundError, and UserError where it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:  # not JSON, or no text at all
+        raise UserError(f"{path}: damaged ({error}); delete it, and what wrote it can write it again") from error
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -45,10 +45,11 @@ from healing_mnist.config import (
     folder,
     incidental,
     plain,
+    saved_settings,
     there_and_now,
 )
 from healing_mnist.environment import write_environment
-from healing_mnist.files import atomic_write, empty, may_be_emptied
+from healing_mnist.files import atomic_write, empty, may_be_emptied, read_json
 from healing_mnist.memory import keep_freed_memory
 from healing_mnist.tasks.base import Task
 from healing_mnist.tryout import check_data, check_limits, try_out
@@ -96,7 +97,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Result | None:
         _claim(place, plain(cfg), overrides)
         if (found := finished(place)) is not None:
             log.info("already finished, nothing to do: %s", place)
-            if plain(OmegaConf.load(place / "config.yaml")).get("analysis") != plain(cfg).get("analysis"):
+            if saved_settings(place / "config.yaml").get("analysis") != plain(cfg).get("analysis"):
                 log.info("its figures stay as they are; evaluate.py run=%s analysis=... draws others", place)
             return found
         with logging_to(place / "run.log"):
@@ -122,6 +123,8 @@ def prepare(cfg: DictConfig, place: Path, **changes: Any) -> tuple[L.LightningDa
     hush()
     L.seed_everything(cfg.seed, verbose=False)
     data, task, trainer = build_data(cfg), build_task(cfg), make_trainer(cfg, place, **changes)
+    if (path := OmegaConf.select(cfg, "pretrained.checkpoint")) and cfg.pretrained.get("modules"):
+        load_pretrained(task, cfg, Path(path))
     if cfg.task.get("compile") or cfg.data.get("compile"):  # compiled for two rows, a try would take its time
         data.setup()
         check_data([task, *trainer.callbacks], data)
@@ -137,10 +140,11 @@ def _train(
     if cfg.keep_memory and not keep_freed_memory():
         log.warning("keep_memory=true changes nothing here: the C library is not glibc")
     before = time.perf_counter()
-    load_pretrained(task, cfg)
+    load_earlier_stage(task, cfg)
     started += time.perf_counter() - before  # an earlier stage is a run of its own
     last = place / "checkpoints" / "last.ckpt"
     if last.exists():
+        _check_last(last)
         log.info("continuing from %s", last)
     with interruptible(trainer):
         trainer.fit(task, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
@@ -162,6 +166,14 @@ def _train(
     _log_hparams(trainer, cfg, result)
     result.save()
     return result
+
+
+def _check_last(path: Path) -> None:
+    """Name a damaged checkpoint that a run shall continue from, which Lightning would not."""
+    try:
+        read_checkpoint(path)
+    except UserError as error:
+        raise UserError(f"{error}. Delete it to train the run anew, or say fresh=true.") from error
 
 
 @contextmanager
@@ -210,31 +222,40 @@ def summary_of(result: Result) -> str:
     return "\n".join([f"Test{chosen}:", *lines])
 
 
-def load_pretrained(task: Task, cfg: DictConfig) -> None:
+def load_earlier_stage(task: Task, cfg: DictConfig) -> None:
     """Fill parts of the network from the run that `pretrained` names; that run is found finished, or made first."""
     stage = plain(cfg.get("pretrained")) or {}
-    if not stage.get("modules"):
+    if not stage.get("modules") or stage.get("checkpoint"):
         return
-    if stage.get("checkpoint"):
-        path = Path(stage["checkpoint"])
-    else:
-        settings = flatten(stage.get("settings") or {})
-        overrides = [f"experiment={stage['experiment']}", *(as_override(k, v) for k, v in settings.items())]
-        log.info("this run needs a trained '%s'", stage["experiment"])
-        path = train(compose(overrides), overrides).folder / "checkpoints" / "best.ckpt"
-    state = read_checkpoint(path)["state_dict"]
-    for here, there in stage["modules"].items():
-        prefix = f"network.{there}."
-        part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        load_state(task.network.get_submodule(here), part, path)
-    log.info("took %s from %s", ", ".join(stage["modules"]), path)
+    settings = flatten(stage.get("settings") or {})
+    overrides = [f"experiment={stage['experiment']}", *(as_override(k, v) for k, v in settings.items())]
+    log.info("this run needs a trained '%s'", stage["experiment"])
+    load_pretrained(task, cfg, train(compose(overrides), overrides).folder / "checkpoints" / "best.ckpt")
+
+
+def load_pretrained(task: Task, cfg: DictConfig, path: Path) -> None:
+    """Fill the parts of the network that `pretrained.modules` names from a checkpoint.
+
+    Raises UserError where it is not there, damaged, or of another model.
+    """
+    try:
+        state = read_checkpoint(path)["state_dict"]
+        for here, there in cfg.pretrained.modules.items():
+            prefix = f"network.{there}."
+            part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            load_state(task.network.get_submodule(here), part, path)
+    except UserError as error:
+        if not cfg.pretrained.get("checkpoint"):
+            raise
+        raise UserError(f"pretrained.checkpoint={error}") from error
+    log.info("took %s from %s", ", ".join(cfg.pretrained.modules), path)
 
 
 def finished(place: Path) -> Result | None:
     """What a finished run left in `place`; None when it is not finished."""
     try:
-        found = json.loads((place / "metrics.json").read_text())
-    except FileNotFoundError:
+        found = read_json(place / "metrics.json")
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return Result(place, **found)
 
@@ -242,7 +263,10 @@ def finished(place: Path) -> Result | None:
 @contextmanager
 def locked(place: Path) -> Iterator[None]:
     """Only one process at a time works in a run folder; a second one waits, and then finds the run finished."""
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run_dir={place}: cannot be made ({error.strerror}); see output_dir") from error
     lock = FileLock(place / ".lock")
     try:
         lock.acquire(timeout=0.1)
@@ -259,7 +283,7 @@ def _claim(place: Path, settings: dict[str, Any], overrides: Sequence[str]) -> N
     """Write down what is run in `place`, or refuse when it is something else than before."""
     config = place / "config.yaml"
     if config.exists():
-        if changed := difference(plain(OmegaConf.load(config)), settings):
+        if changed := difference(saved_settings(config), settings):
             raise UserError(
                 "\n  ".join([f"{place} holds a run with other settings:", *there_and_now(changed)])
                 + "\nChoose another run_dir, or start over with fresh=true, which deletes what is there."

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from healing_mnist import runs
+from healing_mnist import evaluation, runs
 from healing_mnist.build import load_task
 from healing_mnist.callbacks.metrics_table import MetricsTable
 from healing_mnist.checks import UserError
@@ -100,6 +100,41 @@ def test_a_damaged_checkpoint_is_named_and_left(tmp_path):
     with pytest.raises(UserError, match=r"not a readable checkpoint .* left in place"):
         load_task(path)
     assert path.exists()
+
+
+def test_a_damaged_or_missing_checkpoint_of_an_unfinished_run_is_named(train, worst_chosen):
+    folder = train(*worst_chosen).folder
+    (folder / "metrics.json").unlink()
+    best = folder / "checkpoints/best.ckpt"
+    kept = best.read_bytes()
+    best.unlink()  # the last epoch must not pass for the best one
+    with pytest.raises(UserError, match=r"best\.ckpt: not there, and it held the best epoch so far; fresh=true"):
+        train(*worst_chosen)
+    best.write_bytes(kept)
+    last = folder / "checkpoints/last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"last\.ckpt: not a readable checkpoint .* Delete it to train the run anew"):
+        train(*worst_chosen)
+    last.unlink()
+    assert train(*worst_chosen).metrics  # from the start
+
+
+def test_files_of_a_run_that_are_damaged_are_named(train, fast):
+    options = ["experiment=autoencoder", "trainer.max_epochs=1", *fast]
+    folder = train(*options).folder
+    settings = (folder / "config.yaml").read_text()
+    for text, what in (("", "it holds no settings"), ("a: [", "while parsing"), (None, "not there")):
+        (folder / "config.yaml").write_text(text) if text is not None else (folder / "config.yaml").unlink()
+        with pytest.raises(UserError, match=rf"config\.yaml: .*{what}"):
+            evaluation.evaluate(folder)
+    (folder / "config.yaml").write_text(settings)
+    (folder / "overrides.yaml").unlink()
+    with pytest.raises(UserError, match=r"overrides\.yaml: not there"):
+        evaluation.evaluate(folder)
+    (folder / "metrics.json").write_text('{"metrics"')
+    for use in (lambda: evaluation.evaluate(folder), lambda: train(*options)):
+        with pytest.raises(UserError, match=r"metrics\.json: damaged .*delete it"):
+            use()
 
 
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(train, fast):

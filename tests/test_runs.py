@@ -126,11 +126,23 @@ def test_pretrained_encoder_is_made_once_and_found_afterwards(train, fast, monke
     assert trained == ["embedding_classifier"]
 
 
+def test_a_checkpoint_that_does_not_fit_is_named_before_anything_is_written(train, fast, tmp_path):
+    options = ["experiment=cnn_lstm", "data.num_sequences=40", "data.num_eval_sequences=20", *fast]
+    (tmp_path / "damaged.ckpt").write_text("")
+    other = tmp_path / "other.ckpt"
+    torch.save({"state_dict": {"network.encoder.x": torch.zeros(1)}}, other)
+    for name, what in (("none", "there is no checkpoint"), ("damaged", "not a readable"), ("other", "another model")):
+        path = tmp_path / f"{name}.ckpt"
+        with pytest.raises(UserError, match=rf"^pretrained\.checkpoint={path}: .*{what}"):
+            train(*options, f"pretrained.checkpoint={path}")
+    assert {path.name for path in tmp_path.iterdir()} == {"damaged.ckpt", "other.ckpt"}
+
+
 def test_unwritable_outputs_are_named(train, fast, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError) as error:
-        train("experiment=autoencoder", *fast, f"run_dir={tmp_path / 'file' / 'run'}")
-    assert str(tmp_path / "file") in str(error.value.filename)
+    place = tmp_path / "file" / "run"
+    with pytest.raises(UserError, match=rf"run_dir={place}: cannot be made \(Not a directory\); see output_dir"):
+        train("experiment=autoencoder", *fast, f"run_dir={place}")
 
 
 @pytest.mark.parametrize(
@@ -174,5 +186,5 @@ def test_an_experiment_trains_without_the_stage_before_it(train, fast, monkeypat
     monkeypatch.setattr(runs, "read_checkpoint", None)  # which a stage would be read with
     data = ["data.num_sequences=40", "data.num_eval_sequences=20", "trainer.max_epochs=1"]
     cfg = compose(["experiment=cnn_lstm", "pretrained=none", *fast, *data])
-    runs.load_pretrained(build_task(cfg), cfg)
+    runs.load_earlier_stage(build_task(cfg), cfg)
     assert folder(cfg) != folder(compose(["experiment=cnn_lstm", *fast, *data]))

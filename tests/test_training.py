@@ -96,7 +96,7 @@ def test_the_time_of_an_earlier_stage_is_not_counted_twice(train, fast, monkeypa
     passed = [0.0]
     clock = runs.time.perf_counter
     monkeypatch.setattr(runs.time, "perf_counter", lambda: clock() + passed[0])
-    monkeypatch.setattr(runs, "load_pretrained", lambda *_: passed.__setitem__(0, 10_000))
+    monkeypatch.setattr(runs, "load_earlier_stage", lambda *_: passed.__setitem__(0, 10_000))
     result = train("experiment=autoencoder", *fast)
     assert json.loads((result.folder / "environment.json").read_text())["seconds"] < 1000
 

@@ -157,8 +157,9 @@ def draw_together(rows: Table) -> Figure:
                     axis.plot([], [], linestyle=style, color="0.4", linewidth=0.9, label=label)
         axis.set_xlabel(UNITS.get(own[0], "intensity of the noise"))
         axis.set_ylabel("MSE per pixel on [0, 1]")
-        if axis.dataLim.y1 > 0:
+        if (top := axis.dataLim.y1) > 0:
             axis.set_yscale("log")
+            axis.set_ylim(min(axis.get_ylim()[0], top / 2), max(axis.get_ylim()[1], top * 1.2))  # a flat line is flat
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter(NullFormatter())

@@ -119,8 +119,9 @@ class AutoregressiveDigits(RenderedData):
             problems.append(f"data.horizon={self.horizon}: must be below data.window={window}, which holds inputs too")
         if window > frames:
             problems.append(f"data.window={window}: longer than a sequence, data.frames={frames}")
-        if held_out > frames:
-            problems.append(f"data.held_out_frame={held_out}: must be in 1..{frames}, data.frames={frames}")
+        if held_out >= frames:
+            allowed = f"must be in 1..{frames - 1}, before the last of data.frames={frames}, which is held out as well"
+            problems.append(f"data.held_out_frame={held_out}: {allowed}")
         if not problems and not len(self._first_frames("train")):
             longest = max(held_out - 1, frames - held_out - 1)
             problems.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checks import UserError, refuse, suggestion
-from healing_mnist.config import difference, flatten, plain, there_and_now
+from healing_mnist.config import difference, flatten, plain, saved_settings, there_and_now
+from healing_mnist.files import read_json
 from healing_mnist.sweeps.composing import Composer
 from healing_mnist.sweeps.launcher import prepare_process
 from healing_mnist.sweeps.pool import Job, Pool, tail
@@ -121,7 +121,7 @@ def _check(
 
 def _measured(place: Path) -> list[str]:
     """The metrics of a finished run."""
-    found = json.loads((place / "metrics.json").read_text())
+    found = read_json(place / "metrics.json")
     return [name for name in {**found["best"], **found["metrics"]} if name.startswith(("val/", "test/"))]
 
 
@@ -147,7 +147,7 @@ def _finished(place: Path | None, config: DictConfig, judged_by: tuple[str, str]
     from healing_mnist import build
 
     if place and (saved := place / "config.yaml").exists():
-        if changed := difference(plain(OmegaConf.load(saved)), plain(config)):
+        if changed := difference(saved_settings(saved), plain(config)):
             raise UserError("\n  ".join(["its folder holds a run with other settings:", *there_and_now(changed)]))
         if (place / "metrics.json").exists():
             return True

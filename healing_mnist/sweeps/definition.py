@@ -68,7 +68,10 @@ class Definition:
             text = (folder / FILE).read_text()
         except FileNotFoundError:
             raise UserError(f"{folder}: not the folder of a sweep (it has no {FILE})") from None
-        return cls(**yaml.load(text, LOADER))
+        try:
+            return cls(**yaml.load(text, LOADER))
+        except (TypeError, yaml.YAMLError) as error:
+            raise UserError(f"{folder / FILE}: damaged ({str(error).splitlines()[0]})") from error
 
     def compare(self, folder: Path) -> str:
         """Whether this sweep may go on in `folder`: one that is there already may only gain points.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import re
 import shlex
@@ -12,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from healing_mnist.files import atomic_write
+from healing_mnist.files import atomic_write, read_json
 from healing_mnist.sweeps.results import Results
 from healing_mnist.sweeps.tables import Table, counted, markdown_lines, shown, table, with_spread
 
@@ -194,4 +193,4 @@ def _copied(setup: Setup, part: Part, results: Results, pattern: str, taken: set
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(path) if path.exists() else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ from typing import Any, Literal
 
 import yaml
 
+from healing_mnist.checks import UserError
 from healing_mnist.config import compose, difference, plain
-from healing_mnist.files import atomic_write
+from healing_mnist.files import atomic_write, read_json
 from healing_mnist.sweeps.definition import LOADER, Definition
 from healing_mnist.sweeps.points import REPEATS, SEED, value_of
 
@@ -130,11 +130,14 @@ class Results:
     def _read(self, name: str) -> Run:
         run, place = Run(name, self.definition.values(name)), self.folder / name
         try:
-            own = json.loads((place / "metrics.json").read_text())
-            found = json.loads((place / self.evaluation / "metrics.json").read_text())
+            own = read_json(place / "metrics.json")
+            found = read_json(place / self.evaluation / "metrics.json")
         except FileNotFoundError:
             if (note := place / FAILED).exists():
                 run.state, run.message = "failed", note.read_text()
+            return run
+        except UserError as error:
+            run.state, run.message = "failed", str(error)
             return run
         best = dict(found["best"])
         run.epoch = best.pop("epoch", None)
@@ -158,9 +161,17 @@ class Results:
         return sum(run.state in ("finished", "collapsed", "pruned") for run in self.runs.values())
 
     def settings(self) -> list[Setting]:
-        """One a point, its repetitions with other seeds and folds together."""
+        """One a point, its repetitions with other seeds and folds together.
+
+        A point that a search has drawn again counts once, as it was when it finished: it can come to nothing else.
+        """
         groups: dict[tuple, Setting] = {}
+        first: dict[str, Run] = {}
         for run in self.runs.values():
+            known = first.setdefault(str(run.point), run)
+            if known.state != "finished" == run.state:
+                first[str(run.point)] = run
+        for run in first.values():
             point = {key: value for key, value in run.point.items() if key not in REPEATS}
             groups.setdefault(tuple(map(str, point.items())), Setting(point, [])).runs.append(run)
         return list(groups.values())

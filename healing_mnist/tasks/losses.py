@@ -62,7 +62,8 @@ def _windows(size: int, device: torch.device) -> Tensor:
     half = WINDOW // 2
     if size <= half:
         raise UserError(
-            f"SSIM, as loss or score, compares windows of {WINDOW} pixels and needs {half + 1}; the images have {size}"
+            f"SSIM, as loss or score, compares windows of {WINDOW} pixels and needs {half + 1}; "
+            f"the images have {size}: make them larger (data.size where the data have it), or leave SSIM out"
         )
     weights = torch.exp(-(torch.arange(-half, half + 1, dtype=torch.float64) ** 2) / (2 * 1.5**2))
     mirrored = F.pad(torch.eye(size, dtype=torch.float64)[None], (half, half), mode="reflect")[0]

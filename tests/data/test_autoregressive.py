@@ -211,7 +211,7 @@ def test_the_loader_hands_windows_to_the_trainer_as_batches():
     [
         ({"window": 17}, "data.window=17: longer than a sequence, data.frames=16"),
         ({"window": 3, "horizon": 3}, "data.horizon=3: must be below data.window=3"),
-        ({"held_out_frame": 17}, "data.held_out_frame=17: must be in 1..16"),
+        ({"held_out_frame": 16}, "data.held_out_frame=16: must be in 1..15, before the last"),
         ({"window": 12}, "data.window=12: no training windows; the held-out frames 4 and 16 leave at most 11 frames"),
         ({"val_fraction": 0.0}, "data.val_fraction=0, data.test_fraction=0.2: the first must be above 0"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "their sum below 1"),

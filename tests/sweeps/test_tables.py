@@ -57,6 +57,29 @@ def test_numbers_of_a_setting(results):
     assert second["test/mse (report)"] == 0.026
 
 
+def test_a_point_that_was_drawn_again_counts_once(results):
+    for name, accuracy in (("w=0.5,seed=2", 0.7), ("w=dynamic,seed=1", 0.8)):
+        run = results.runs[name]
+        run.state, run.metrics["val/accuracy"] = "finished", accuracy
+    again = results.runs["w=0.5,seed=2"]
+    again.point = results.runs["w=0.5,seed=1"].point
+    first, _ = results.settings()
+    assert (len(first.runs), first.spread("val/accuracy")) == (1, None)
+    assert results.best().point["task.w"] == "dynamic"  # 0.8 in one run, not 0.7 in two
+    results.runs["w=0.5,seed=1"].state = "failed"
+    assert results.settings()[0].runs == [again]
+
+
+def test_one_damaged_file_does_not_stop_the_summary(results):
+    (results.folder / "w=0.5,seed=1" / "metrics.json").write_text("{")
+    run = Results.load(results.folder).runs["w=0.5,seed=1"]
+    assert run.state == "failed"
+    assert "metrics.json: damaged" in run.message
+    (results.folder / "sweep.yaml").write_text("")
+    with pytest.raises(UserError, match=r"sweep\.yaml: damaged"):
+        Results.load(results.folder)
+
+
 def test_what_all_runs_drew_alike_stands_in_the_command(results):
     for run in results.runs.values():
         run.point["model.layers"] = 3
