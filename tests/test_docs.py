@@ -2,13 +2,17 @@
 
 import importlib.util
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
 
-from healing_mnist import runs
+from healing_mnist import build, config, runs
+from healing_mnist.checks import UserError
 from healing_mnist.config import CONF, register_resolvers
 from healing_mnist.sweeps import document
 from healing_mnist.sweeps.study import Study
@@ -48,6 +52,29 @@ def test_the_example_of_a_page_trains(page, overrides, fast, tmp_path, monkeypat
     with initialize_config_dir(str(CONF), version_base="1.3"):
         result = runs.train(compose("train", said), said)
     assert result.metrics["test/mse"] < 0.5
+
+
+def commands():
+    """What the pages give to train.py: a page's name and overrides. Of several values of a setting it is the first."""
+    for page in PAGES:
+        for words in re.findall(r"python train\.py (?!-sc)([^`\n#]*)", page.read_text()):
+            said = [re.sub(r"^([^=\[\]{]+=[^,\[{]*),.*", r"\1", word) for word in shlex.split(words) if "=" in word]
+            made_here = {"model=linear", "data=inverted"} & set(said)  # by the examples above
+            if said and not made_here:
+                yield page.name, tuple(word for word in said if word != "data.root=FOLDER")
+
+
+@pytest.mark.parametrize(
+    ("page", "said"), sorted(set(commands())), ids=lambda each: each if isinstance(each, str) else ""
+)
+def test_a_command_of_a_page_is_one_that_runs(page, said, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    if "latent_dim=0" in str(said) or "latnt" in str(said):  # shown for what it says
+        with pytest.raises((UserError, ConfigCompositionException)):
+            build.check(config.compose(list(said)))
+        return
+    names = {"experiment=NAME": "experiment=demo", "data/sequences=NAME": "data/sequences=const_plain"}
+    build.check(config.compose([names.get(word, word) for word in said]))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
