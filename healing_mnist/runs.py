@@ -343,6 +343,11 @@ def measured(trainer: L.Trainer, place: Path, best: dict[str, float], objective:
     return Result(place, metrics, best, best.get(objective), collapsed)
 
 
+def _short(key: str, value: str) -> str:
+    """A class by its own name."""
+    return value.rpartition(".")[2] if key.endswith("._target_") else value
+
+
 def _log_hparams(trainer: L.Trainer, cfg: DictConfig, result: Result) -> None:
     """Settings beside the final metrics, for TensorBoard's HParams tab."""
     if not any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
@@ -352,7 +357,7 @@ def _log_hparams(trainer: L.Trainer, cfg: DictConfig, result: Result) -> None:
 
     groups = essential({group: plain(cfg[group]) for group in ("data", "model", "task", "optimizer", "scheduler")})
     settings = {
-        key.removesuffix("._target_"): value if isinstance(value, (int, float, bool)) else str(value)
+        key.removesuffix("._target_"): value if isinstance(value, (int, float, bool)) else _short(key, str(value))
         for key, value in groups.items()
         if not key.endswith(("._partial_", ".image_shape", ".num_classes", ".seed"))
     }
@@ -363,6 +368,7 @@ def _log_hparams(trainer: L.Trainer, cfg: DictConfig, result: Result) -> None:
         if text and dotted(key) not in groups and not incidental(override):
             settings[dotted(key)] = value if isinstance(value, (int, float, bool)) else text
     with SummaryWriter(str(result.folder)) as writer:
-        # The metrics themselves were logged under these names when they were measured.
-        for summary in hparams(settings | {"seed": cfg.seed}, result.metrics):
+        # The metrics themselves were logged under these names when they were measured. Without the first summary, which
+        # says what this run has, TensorBoard looks at all runs, and puts the settings in which they differ first.
+        for summary in hparams(settings | {"seed": cfg.seed}, result.metrics)[1:]:
             writer.file_writer.add_summary(summary)

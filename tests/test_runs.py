@@ -30,6 +30,7 @@ def test_a_run_leaves_everything_that_explains_it(train, fast):
     (info,) = [content for content in events if b"_hparams_/session_start_info" in content]
     assert all(name in info for name in (b"model.latent_dim", b"experiment", b"trainer.max_epochs"))
     assert b"run_dir" not in info
+    assert b"_hparams_/experiment" not in info  # TensorBoard would show every run with the columns of the first
     found = json.loads((result.folder / "metrics.json").read_text())
     assert {"test/mse", "test/mae", "test/psnr", "test/ssim", "test/accuracy"} <= found["metrics"].keys()
     assert found["objective"] == found["best"]["val/loss"]
