@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 
 import pytest
 from hydra.errors import ConfigCompositionException
@@ -129,6 +130,26 @@ def test_all_mistakes_are_named_at_once(message):
     found = message("model.latent_dim=0", "data.square_ratio=2", "trainer.max_epochs=ten")
     assert "3 problems in the settings" in found
     assert all(key in found for key in ("model.latent_dim=0", "data.square_ratio=2", "trainer.max_epochs=ten"))
+
+
+def test_what_constructors_find_is_named_together(message):
+    found = message("experiment=convlstm", "data.window=20", "model.kernel_size=4")
+    assert "2 problems in the settings" in found
+    assert "data.window=20: longer than a sequence" in found
+    assert "model.kernel_size=4: must be odd" in found
+    found = message("experiment=convlstm", "data.source=mnist", "data.root=/nonexistent", "objective=val/nothing")
+    assert "data.root=/nonexistent: no such folder" in found
+    assert "objective=val/nothing: not logged by" in found
+
+
+def test_a_value_that_cannot_be_read_gets_advice_on_quoting(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "output_dir=/tmp/a b ü"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main(lambda cfg: None, "train")
+    assert stop.value.code == 1
+    found = capsys.readouterr().err
+    assert """special characters. Quote such a value twice: "output_dir='/tmp/a b ü'\"""" in found
+    assert "Lexer" not in found
 
 
 def test_unwritable_outputs_are_named(capsys, tmp_path, fast):
