@@ -137,6 +137,9 @@ def test_what_constructors_find_is_named_together(message):
     assert "2 problems in the settings" in found
     assert "data.window=20: longer than a sequence" in found
     assert "model.kernel_size=4: must be odd" in found
+    found = message("experiment=convlstm", "data.window=20", "model.layers=0")
+    assert "data.window=20: longer than a sequence" in found
+    assert "model.layers=0: must be" in found
     found = message("experiment=convlstm", "data.source=mnist", "data.root=/nonexistent", "objective=val/nothing")
     assert "data.root=/nonexistent: no such folder" in found
     assert "objective=val/nothing: not logged by" in found

@@ -88,9 +88,10 @@ def test_gif_has_all_moments(tmp_path):
         assert moving.size == picture.shape[1::-1]
         assert np.abs(np.asarray(moving.convert("RGB")).astype(int) - picture).mean() < 1
         (sheet,) = (image.get_array() for image in figure.axes[0].images)
-        assert sheet[4, [4, -5]].mean(1).tolist() == pytest.approx(
-            [i / 4, min(i, 1) / 4]
-        )  # the short one rests on its last
+        greys = sheet[4, [4, -5]].mean(1).tolist()
+        assert greys == pytest.approx([i / 4, min(i, 1) / 4])  # the short one rests on its last
+        colored = [len(set(edge)) > 1 for edge in sheet[[0, 0], [0, -1]].tolist()]
+        assert colored == [i >= 3, False]
 
 
 def test_scatter_has_a_legend_for_groups_and_a_bar_for_a_quantity():
