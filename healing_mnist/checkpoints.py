@@ -25,13 +25,16 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint as plain data, on the CPU. Raises UserError when there is none or it is damaged."""
+    """A checkpoint as plain data, on the CPU. Raises UserError where it is missing or damaged."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no checkpoint here") from None
     except Exception as error:
         raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__}); it was left in place") from error
+    if not isinstance(found, dict) or "state_dict" not in found:
+        raise UserError(f"{path}: not a readable checkpoint (it has no state_dict); it was left in place")
+    return found
 
 
 def load_state(module: torch.nn.Module, state: Mapping[str, Any], path: Path) -> None:

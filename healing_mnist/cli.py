@@ -131,9 +131,12 @@ def explain(error: BaseException) -> str:
         key, _, value = str(error.override).partition("=")
         what = str(error).splitlines()[0]
         unknown = what.startswith("LexerNoViableAltException")  # a character that Hydra's grammar has no place for
-        what = "special characters" if unknown else what
-        advice = f""". Quote such a value twice: "{key}='{value}'" """.rstrip() if unknown or "=" in value else ""
-        return f"cannot read '{error.override}': {what}{advice}"
+        special = unknown or "=" in value or ("no viable alternative" in what and value[:1] not in ("[", "{"))
+        advice = ""
+        if value and special:
+            escaped = value.replace("'", "\\'")
+            advice = f""". Quote such a value twice: "{key}='{escaped}'\""""
+        return f"cannot read '{error.override}': {'special characters' if unknown else what}{advice}"
     if str(error).startswith("Error merging override") and error.__cause__:
         what = str(error).splitlines()[0].removeprefix("Error merging override ")
         return f"{what}: {str(error.__cause__).splitlines()[0]}"

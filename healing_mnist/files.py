@@ -38,6 +38,14 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: damaged ({error}); delete it, and what wrote it can write it again") from error
 
 
+def read_metrics(place: Path) -> dict[str, Any]:
+    """What metrics.json in the folder of a run says. Raises FileNotFoundError, and UserError where it is damaged."""
+    found = read_json(path := place / "metrics.json")
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in ("best", "metrics")):
+        raise UserError(f"{path}: damaged (it holds no metrics of a run); delete it, and the run ends again")
+    return found
+
+
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as the text of a CSV file; its columns are their keys, in the order in which they first appear."""
     text = io.StringIO()

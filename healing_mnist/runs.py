@@ -49,7 +49,7 @@ from healing_mnist.config import (
     there_and_now,
 )
 from healing_mnist.environment import write_environment
-from healing_mnist.files import atomic_write, empty, may_be_emptied, read_json
+from healing_mnist.files import atomic_write, empty, may_be_emptied, read_metrics
 from healing_mnist.memory import keep_freed_memory
 from healing_mnist.tasks.base import Task
 from healing_mnist.tryout import check_data, check_limits, try_out
@@ -140,11 +140,12 @@ def _train(
     if cfg.keep_memory and not keep_freed_memory():
         log.warning("keep_memory=true changes nothing here: the C library is not glibc")
     before = time.perf_counter()
-    load_earlier_stage(task, cfg)
+    if source := load_earlier_stage(task, cfg):
+        log.info("took %s from %s", ", ".join(cfg.pretrained.modules), source)
     started += time.perf_counter() - before  # an earlier stage is a run of its own
     last = place / "checkpoints" / "last.ckpt"
     if last.exists():
-        _check_last(last)
+        _check_resumable(last, place / "checkpoints" / "best.ckpt")
         log.info("continuing from %s", last)
     with interruptible(trainer):
         trainer.fit(task, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
@@ -168,12 +169,14 @@ def _train(
     return result
 
 
-def _check_last(path: Path) -> None:
-    """Name a damaged checkpoint that a run shall continue from, which Lightning would not."""
+def _check_resumable(last: Path, best: Path) -> None:
+    """Name a damaged checkpoint that a run shall continue from, or one of its best epoch that is lost or damaged."""
     try:
-        read_checkpoint(path)
+        states = read_checkpoint(last).get("callbacks", {}).values()
+        if any(Path(state.get("best_model_path") or "").name == best.name for state in states):
+            read_checkpoint(best)
     except UserError as error:
-        raise UserError(f"{error}. Delete it to train the run anew, or say fresh=true.") from error
+        raise UserError(f"{error}. To train the run anew delete {last}, or say fresh=true.") from error
 
 
 @contextmanager
@@ -222,15 +225,22 @@ def summary_of(result: Result) -> str:
     return "\n".join([f"Test{chosen}:", *lines])
 
 
-def load_earlier_stage(task: Task, cfg: DictConfig) -> None:
-    """Fill parts of the network from the run that `pretrained` names; that run is found finished, or made first."""
+def load_earlier_stage(task: Task, cfg: DictConfig) -> Path | None:
+    """Fill parts of the network from the run that `pretrained` names; that run is found finished, or made first.
+
+    Returns where they are from; with `pretrained.checkpoint`, they are there already.
+    """
     stage = plain(cfg.get("pretrained")) or {}
-    if not stage.get("modules") or stage.get("checkpoint"):
-        return
+    if not stage.get("modules"):
+        return None
+    if stage.get("checkpoint"):
+        return Path(stage["checkpoint"])
     settings = flatten(stage.get("settings") or {})
     overrides = [f"experiment={stage['experiment']}", *(as_override(k, v) for k, v in settings.items())]
     log.info("this run needs a trained '%s'", stage["experiment"])
-    load_pretrained(task, cfg, train(compose(overrides), overrides).folder / "checkpoints" / "best.ckpt")
+    source = train(compose(overrides), overrides).folder / "checkpoints" / "best.ckpt"
+    load_pretrained(task, cfg, source)
+    return source
 
 
 def load_pretrained(task: Task, cfg: DictConfig, path: Path) -> None:
@@ -248,13 +258,12 @@ def load_pretrained(task: Task, cfg: DictConfig, path: Path) -> None:
         if not cfg.pretrained.get("checkpoint"):
             raise
         raise UserError(f"pretrained.checkpoint={error}") from error
-    log.info("took %s from %s", ", ".join(cfg.pretrained.modules), path)
 
 
 def finished(place: Path) -> Result | None:
     """What a finished run left in `place`; None when it is not finished."""
     try:
-        found = read_json(place / "metrics.json")
+        found = read_metrics(place)
     except (FileNotFoundError, NotADirectoryError):
         return None
     return Result(place, **found)
@@ -362,7 +371,8 @@ def _log_hparams(trainer: L.Trainer, cfg: DictConfig, result: Result) -> None:
         if not key.endswith(("._partial_", ".image_shape", ".num_classes", ".seed"))
     }
     # What was said beside these, lest what a sweep varies have no column: experiment, trainer.max_epochs.
-    for override in OmegaConf.load(result.folder / "overrides.yaml"):
+    said = result.folder / "overrides.yaml"
+    for override in OmegaConf.load(said) if said.exists() else ():
         key, _, text = override.partition("=")
         value = OmegaConf.select(cfg, dotted(key))
         if text and dotted(key) not in groups and not incidental(override):

@@ -107,14 +107,18 @@ def test_a_damaged_or_missing_checkpoint_of_an_unfinished_run_is_named(train, wo
     (folder / "metrics.json").unlink()
     best = folder / "checkpoints/best.ckpt"
     kept = best.read_bytes()
-    best.unlink()  # the last epoch must not pass for the best one
-    with pytest.raises(UserError, match=r"best\.ckpt: not there, and it held the best epoch so far; fresh=true"):
-        train(*worst_chosen)
-    best.write_bytes(kept)
     last = folder / "checkpoints/last.ckpt"
-    last.write_bytes(last.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"last\.ckpt: not a readable checkpoint .* Delete it to train the run anew"):
-        train(*worst_chosen)
+    for content, what in ((None, "there is no checkpoint"), (kept[:1000], "not a readable")):
+        best.unlink() if content is None else best.write_bytes(content)
+        with pytest.raises(UserError, match=rf"best\.ckpt: {what} .*To train the run anew delete .*last\.ckpt"):
+            train(*worst_chosen)  # the last epoch must not pass for the best one
+    best.write_bytes(kept)
+    whole = last.read_bytes()
+    torch.save({"a": 1}, last)
+    for content in (whole[:1000], last.read_bytes()):
+        last.write_bytes(content)
+        with pytest.raises(UserError, match=r"last\.ckpt: not a readable checkpoint .*To train the run anew"):
+            train(*worst_chosen)
     last.unlink()
     assert train(*worst_chosen).metrics  # from the start
 

@@ -139,11 +139,13 @@ def test_a_checkpoint_that_does_not_fit_is_named_before_anything_is_written(trai
     (tmp_path / "damaged.ckpt").write_text("")
     other = tmp_path / "other.ckpt"
     torch.save({"state_dict": {"network.encoder.x": torch.zeros(1)}}, other)
-    for name, what in (("none", "there is no checkpoint"), ("damaged", "not a readable"), ("other", "another model")):
+    torch.save(torch.zeros(1), tmp_path / "tensor.ckpt")
+    wrong = {"none": "there is no checkpoint", "damaged": "not a readable", "tensor": "no state_dict"}
+    for name, what in (wrong | {"other": "another model"}).items():
         path = tmp_path / f"{name}.ckpt"
         with pytest.raises(UserError, match=rf"^pretrained\.checkpoint={path}: .*{what}"):
             train(*options, f"pretrained.checkpoint={path}")
-    assert {path.name for path in tmp_path.iterdir()} == {"damaged.ckpt", "other.ckpt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"damaged.ckpt", "other.ckpt", "tensor.ckpt"}
 
 
 def test_unwritable_outputs_are_named(train, fast, tmp_path):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch import callbacks
-
-from healing_mnist.checks import UserError
 
 
 class ModelCheckpoint(callbacks.ModelCheckpoint):
@@ -23,10 +20,6 @@ class ModelCheckpoint(callbacks.ModelCheckpoint):
             return self.dirpath + value.removeprefix(before) if str(value).startswith(before) else value
 
         super().load_state_dict({key: here(value) for key, value in state_dict.items()})
-        if self.best_model_path and not Path(self.best_model_path).exists():
-            raise UserError(
-                f"{self.best_model_path}: not there, and it held the best epoch so far; fresh=true trains the run anew"
-            )
 
 
 class EarlyStopping(callbacks.EarlyStopping):

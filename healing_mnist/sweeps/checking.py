@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from healing_mnist.checks import UserError, refuse, suggestion
 from healing_mnist.config import difference, flatten, plain, saved_settings, there_and_now
-from healing_mnist.files import read_json
+from healing_mnist.files import read_metrics
 from healing_mnist.sweeps.composing import Composer
 from healing_mnist.sweeps.launcher import prepare_process
 from healing_mnist.sweeps.pool import Job, Pool, tail
@@ -121,14 +121,17 @@ def _check(
 
 def _measured(place: Path) -> list[str]:
     """The metrics of a finished run."""
-    found = read_json(place / "metrics.json")
+    found = read_metrics(place)
     return [name for name in {**found["best"], **found["metrics"]} if name.startswith(("val/", "test/"))]
 
 
 def _kind(config: DictConfig) -> tuple[str, ...]:
     """What a job is made of, whatever its numbers; jobs of one kind fit together or do not."""
     parts = {group: plain(config.get(group)) or {} for group in ("data", "model", "task", "callbacks", "analysis")}
-    return tuple(f"{key}={value}" for key, value in flatten(parts).items() if "_target_" in key)
+    kind = [f"{key}={value}" for key, value in flatten(parts).items() if "_target_" in key]
+    if path := OmegaConf.select(config, "pretrained.checkpoint"):  # which fits some sizes of a model
+        kind += [f"{key}={value}" for key, value in flatten({"model": plain(config.model)}).items()] + [str(path)]
+    return tuple(kind)
 
 
 def _misfit(config: DictConfig, place: Path) -> str:
@@ -150,6 +153,7 @@ def _finished(place: Path | None, config: DictConfig, judged_by: tuple[str, str]
         if changed := difference(saved_settings(saved), plain(config)):
             raise UserError("\n  ".join(["its folder holds a run with other settings:", *there_and_now(changed)]))
         if (place / "metrics.json").exists():
+            read_metrics(place)
             return True
     build.check(config)
     if judged_by != (config.objective, config.direction):

@@ -300,8 +300,11 @@ def boxes(results: Results) -> Figure | None:
 def history(results: Results) -> Figure | None:
     """The objective of every trial in turn, the mean over its seeds, and the best up to then."""
     objective = results.definition.objective
-    means = [setting.mean(objective) for setting in results.settings()]
-    found = {number: mean for number, mean in enumerate(means) if mean is not None}
+    settings, names = results.settings(), list(results.runs)
+    # By trial each point is a job, and some are drawn again; at random each is one of the settings.
+    trials = [names.index(s.runs[0].name) if results.definition.method == "tpe" else i for i, s in enumerate(settings)]
+    means = {number: setting.mean(objective) for number, setting in zip(trials, settings, strict=True)}
+    found = {number: mean for number, mean in sorted(means.items()) if mean is not None}
     if results.definition.method == "grid" or len(found) < 2:
         return None
     numbers, values = list(found), list(found.values())
@@ -342,7 +345,7 @@ def _named(point: dict[str, Any]) -> str:
 
 
 def _runs(results: Results, metric: str) -> list[Run]:
-    return [run for run in results.runs.values() if run.state == "finished" and metric in run.metrics]
+    return [run for run in results.distinct() if run.state == "finished" and metric in run.metrics]
 
 
 def _number(value: Any) -> bool:

@@ -122,6 +122,10 @@ class Pool:
         finally:
             _stop(running)
 
+    def aside(self, job: Job) -> Aside:
+        """Start a job beside those that `run` runs, in the place of the first slot; it is for the caller to end it."""
+        return Aside(self, self._start(job, 1, self.slots[0]))
+
     def _start(self, job: Job, attempt: int, slot: Slot) -> _Running:
         receive, send = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_work, args=(job, slot, send), name=job.name)
@@ -159,6 +163,25 @@ class Pool:
             value = f"stopped: it took longer than the {self.timeout:g} s it was given (timeout)"
         message = value or _explain(code)
         return Outcome(task.job, "failed", seconds, message=message, attempts=task.attempt), final
+
+
+class Aside:
+    """A job that runs beside others."""
+
+    def __init__(self, pool: Pool, task: _Running):
+        self._pool, self._task = pool, task
+
+    @property
+    def ended(self) -> bool:
+        return not self._task.process.is_alive()
+
+    def outcome(self) -> Outcome:
+        """Wait for its end."""
+        self._task.process.join()
+        return self._pool._collect(self._task)[0]
+
+    def stop(self) -> None:
+        _stop([self._task], grace=0)
 
 
 def warm_up(preload: Sequence[str]) -> Any:

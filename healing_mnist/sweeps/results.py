@@ -7,18 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
 from healing_mnist.checks import UserError
 from healing_mnist.config import compose, difference, plain
-from healing_mnist.files import atomic_write, read_json
+from healing_mnist.files import atomic_write, read_metrics
 from healing_mnist.sweeps.definition import LOADER, Definition
 from healing_mnist.sweeps.points import REPEATS, SEED, value_of
 
 FAILED = "failed.txt"  # in a job's folder: why it failed when it ran last
 State = Literal["finished", "collapsed", "pruned", "failed", "unfinished"]
+STATES: tuple[State, ...] = get_args(State)  # the furthest first
 
 
 @dataclass
@@ -130,8 +131,7 @@ class Results:
     def _read(self, name: str) -> Run:
         run, place = Run(name, self.definition.values(name)), self.folder / name
         try:
-            own = read_json(place / "metrics.json")
-            found = read_json(place / self.evaluation / "metrics.json")
+            own, found = read_metrics(place), read_metrics(place / self.evaluation)
         except FileNotFoundError:
             if (note := place / FAILED).exists():
                 run.state, run.message = "failed", note.read_text()
@@ -160,18 +160,22 @@ class Results:
         """Jobs that need not run again."""
         return sum(run.state in ("finished", "collapsed", "pruned") for run in self.runs.values())
 
-    def settings(self) -> list[Setting]:
-        """One a point, its repetitions with other seeds and folds together.
+    def distinct(self) -> list[Run]:
+        """The runs, but one of those whose point a search has drawn again: the one that came furthest.
 
-        A point that a search has drawn again counts once, as it was when it finished: it can come to nothing else.
+        With the same seed they can come to nothing else, and are no repetitions.
         """
-        groups: dict[tuple, Setting] = {}
         first: dict[str, Run] = {}
         for run in self.runs.values():
             known = first.setdefault(str(run.point), run)
-            if known.state != "finished" == run.state:
+            if STATES.index(run.state) < STATES.index(known.state):
                 first[str(run.point)] = run
-        for run in first.values():
+        return list(first.values())
+
+    def settings(self) -> list[Setting]:
+        """One a point, its repetitions with other seeds and folds together."""
+        groups: dict[tuple, Setting] = {}
+        for run in self.distinct():
             point = {key: value for key, value in run.point.items() if key not in REPEATS}
             groups.setdefault(tuple(map(str, point.items())), Setting(point, [])).runs.append(run)
         return list(groups.values())

@@ -9,10 +9,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 from healing_mnist.checks import UserError, suggestion
 from healing_mnist.sweeps import tables
-from healing_mnist.sweeps.pool import Job, Pool, tail
+from healing_mnist.sweeps.pool import Aside, Job, Pool, tail
 from healing_mnist.sweeps.results import Results
 
 log = logging.getLogger(__name__)
@@ -23,12 +24,25 @@ FIRST = 60.0  # seconds until the plots are drawn for the first time
 
 
 class Reporter:
-    """Keeps the summary of a running sweep up to date, and closes it."""
+    """Keeps the summary of a running sweep of `total` jobs up to date, and closes it.
 
-    def __init__(self, results: Results, pool: Pool):
-        self.results, self.pool = results, pool
-        self._tables_due, self._plots_due = 0.0, time.monotonic() + FIRST
-        self._drawing: threading.Thread | None = None
+    A context in which the sweep runs: where it is left by an exception, no drawing goes on.
+    """
+
+    def __init__(self, results: Results, pool: Pool, total: int):
+        self.results, self.pool, self.total = results, pool, total
+        # In a job's process: plots need libraries that this process never imports.
+        self._draw = Job("summary", partial(draw, results.folder), results.folder / "summary.log")
+        self._tables_due, self._plots_due, self._begun = 0.0, time.monotonic() + FIRST, 0.0
+        self._drawing: Aside | None = None
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None and self._drawing:
+            self._drawing.stop()
+            self._draw.log.unlink(missing_ok=True)
 
     def update(self) -> None:
         """Write the tables again, and draw the plots, each seldom enough to take a twentieth of the time at most."""
@@ -36,9 +50,10 @@ class Reporter:
         if started >= self._tables_due:
             tables.write(self.results)
             self._tables_due = time.monotonic() + 20 * (time.monotonic() - started)
-        if started >= self._plots_due and not (self._drawing and self._drawing.is_alive()):
-            self._drawing = threading.Thread(target=self._draw, daemon=True)
-            self._drawing.start()
+        if self._drawing and self._drawing.ended:
+            self._drawn()
+        if not self._drawing and started >= self._plots_due:
+            self._drawing, self._begun = self.pool.plain().aside(self._draw), started
 
     @contextmanager
     def watching(self, names: Collection[str]) -> Iterator[None]:
@@ -46,11 +61,13 @@ class Reporter:
         done, waiting = threading.Event(), list(names)
 
         def watch() -> None:
-            while not done.wait(LOOK):
+            last = False
+            while not last:
+                last = done.wait(LOOK)
                 for name in [name for name in waiting if (self.results.folder / name / "metrics.json").exists()]:
                     waiting.remove(name)
-                    self.results.update(name)
-                    log.info("finished, %d of %d: %s", len(names) - len(waiting), len(names), name)
+                    if self.results.update(name).state != "failed":
+                        log.info("finished, %d of %d: %s", self.results.done, self.total, name)
                     self.update()
 
         watcher = threading.Thread(target=watch, daemon=True)
@@ -61,16 +78,14 @@ class Reporter:
             done.set()
             watcher.join()
 
-    def _draw(self) -> bool:
-        """Draw plots and page in a job's process: they need libraries that this process never imports."""
-        started = time.monotonic()
-        job = Job("summary", partial(draw, self.results.folder), self.results.folder / "summary.log")
-        (outcome,) = self.pool.plain().run([job])
-        self._plots_due = time.monotonic() + 20 * (time.monotonic() - started)
+    def _drawn(self) -> bool:
+        """Wait for the drawing under way, and say whether it was made."""
+        outcome, log_file = self._drawing.outcome(), self._draw.log
+        self._drawing, self._plots_due = None, time.monotonic() + 20 * (time.monotonic() - self._begun)
         if outcome.status == "failed":
-            log.warning("the plots failed: %s\n%s", outcome.message, tail(job.log))
+            log.warning("the plots failed: %s\n%s", outcome.message, tail(log_file) if log_file.exists() else "")
             return False
-        job.log.unlink()
+        log_file.unlink(missing_ok=True)
         return True
 
     def finish(self) -> None:
@@ -78,8 +93,9 @@ class Reporter:
         results = self.results
         tables.write(results)
         if self._drawing:
-            self._drawing.join()
-        drawn = self._draw()
+            self._drawn()
+        self._drawing = self.pool.plain().aside(self._draw)
+        drawn = self._drawn()
         show(results)
         made = "tables, plots and page: %s" if drawn else "tables, without plots and page: %s"
         log.info(made, results.folder / ("index.html" if drawn else "table.md"))

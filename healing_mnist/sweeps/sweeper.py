@@ -168,13 +168,13 @@ class PointSweeper(Sweeper):
         log.info("%d of %d jobs to run, %s, in %s", max(0, total - results.done), total, where, self.folder)
         jobs = ((name, self._overrides(definition.points[name], name), self.folder / name) for name in waiting)
         batch = settings.batch if settings.method == "tpe" else len(definition.points)
-        report = Reporter(results, pool)
-        with Display(results, total, len(pool.slots)) as display:
-            for outcome in self._outcomes(jobs, pool, batch, display, report):
-                tell(results.update(outcome.job.name, outcome.message))
-                display.ended(outcome)
-                report.update()
-        report.finish()
+        with Reporter(results, pool, total) as report:
+            with Display(results, total, len(pool.slots)) as display:
+                for outcome in self._outcomes(jobs, pool, batch, display, report):
+                    tell(results.update(outcome.job.name, outcome.message))
+                    display.ended(outcome)
+                    report.update()
+            report.finish()
 
     def _pool(self, jobs: int) -> Pool:
         """The slots of this machine; on a cluster they only check the jobs."""

@@ -169,6 +169,8 @@ def counted(results: Results) -> list[str]:
     ):
         if number := results.count(state):
             parts.append(f"{number} of {len(results.runs)} runs {why}.")
+    if again := len(results.runs) - len(results.distinct()):
+        parts.append(f"{again} drew a point again, which counts once.")
     return parts
 
 

@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+import trivial
 import yaml
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from healing_mnist.checks import UserError
 from healing_mnist.config import compose
-from healing_mnist.sweeps import launcher, points, summary, sweeper, tables
+from healing_mnist.sweeps import checking, display, launcher, points, summary, sweeper, tables
 from healing_mnist.sweeps.definition import Definition, Settings
 from healing_mnist.sweeps.launcher import SlotLauncher
 
@@ -92,9 +93,9 @@ def test_jobs_of_another_launcher_are_told_and_tabulated_as_they_end(sweep, monk
     done = sweep(*GRID, "hydra/launcher=basic")
     assert done.code == 0, done.err
     told = [line.partition(" finished, ")[2] for line in done.out.splitlines() if " finished, " in line]
-    assert [line.partition(":")[0] for line in told[:3]] == ["1 of 4", "2 of 4", "3 of 4"]  # the last may end first
-    assert told[0] == "1 of 4: reconstruction_weight=0.1,seed=1"
-    assert tabulated[0] in (1, 2)
+    names = [f"reconstruction_weight={weight},seed={seed}" for seed in (1, 2) for weight in (0.1, 0.25)]
+    assert told == [f"{i} of 4: {name}" for i, name in enumerate(names, 1)]
+    assert 1 <= tabulated[0] < 4  # before all had ended
     assert tabulated[-1] == 4
     assert rows(done.folder)[0]["finished"] == "2"
 
@@ -102,10 +103,41 @@ def test_jobs_of_another_launcher_are_told_and_tabulated_as_they_end(sweep, monk
 def test_plots_are_drawn_while_a_sweep_runs(sweep, monkeypatch):
     monkeypatch.setattr(summary, "FIRST", 0.0)
     drawn = []
-    monkeypatch.setattr(summary.Reporter, "_draw", lambda self: drawn.append(self.results.done))
-    assert sweep(*GRID).code == 0
-    assert drawn[0] in (1, 2)
+    aside = summary.Pool.aside
+    monkeypatch.setattr(
+        summary.Pool, "aside", lambda self, job: (drawn.append(len(jobs_of(job.log.parent))), aside(self, job))[1]
+    )
+    done = sweep(*GRID)
+    assert done.code == 0, done.err
+    assert 1 <= drawn[0] < 4
     assert drawn[-1] == 4
+    assert (done.folder / "index.html").exists()
+    assert not (done.folder / "summary.log").exists()
+
+
+def test_no_drawing_goes_on_where_a_sweep_is_broken_off(sweep, monkeypatch, tmp_path):
+    monkeypatch.setattr(summary, "FIRST", 0.0)
+    monkeypatch.setattr(summary, "draw", trivial.draw_slowly)
+    begun = []
+
+    def interrupt(self, outcome):
+        while not begun:
+            begun.extend(path.read_text() for path in tmp_path.glob("sweep/drawing"))
+            time.sleep(0.02)
+        raise KeyboardInterrupt
+
+    ended = display.Display.ended
+    monkeypatch.setattr(
+        display.Display,
+        "ended",
+        lambda self, outcome: interrupt(self, outcome) if self.done else ended(self, outcome),
+    )
+    started = time.monotonic()
+    done = sweep(*GRID)
+    assert done.code == 130
+    assert time.monotonic() - started < 30
+    assert not alive(int(begun[0]))
+    assert not (done.folder / "summary.log").exists()
 
 
 def test_through_submitit(sweep, tmp_path, monkeypatch):
@@ -124,6 +156,16 @@ def test_through_submitit(sweep, tmp_path, monkeypatch):
     # by hand: (0.25 - 0.3)^2 + 0.01 * {1, 2}
     assert float(rows(again.folder)[1]["val/loss"]) == pytest.approx(0.0175)
     assert all("process " + str(os.getpid()) not in path.read_text() for path in first.folder.glob(".submitit/*/*.out"))
+
+
+def test_whether_a_checkpoint_fits_is_asked_for_every_size_of_the_model():
+    def kinds(*said):
+        return {
+            checking._kind(compose(["experiment=cnn_lstm", f"model.encoder.latent_dim={d}", *said])) for d in (7, 9)
+        }
+
+    assert len(kinds()) == 1
+    assert len(kinds("pretrained.checkpoint=x.ckpt")) == 2
 
 
 def test_more_points_extend_a_sweep_fewer_are_refused(sweep):

@@ -66,15 +66,18 @@ def test_a_point_that_was_drawn_again_counts_once(results):
     first, _ = results.settings()
     assert (len(first.runs), first.spread("val/accuracy")) == (1, None)
     assert results.best().point["task.w"] == "dynamic"  # 0.8 in one run, not 0.7 in two
-    results.runs["w=0.5,seed=1"].state = "failed"
+    assert "3 finished runs." in tables.caption(results)
+    assert "1 drew a point again, which counts once." in tables.caption(results)
+    results.runs["w=0.5,seed=1"].state, again.state = "failed", "collapsed"
     assert results.settings()[0].runs == [again]
 
 
 def test_one_damaged_file_does_not_stop_the_summary(results):
-    (results.folder / "w=0.5,seed=1" / "metrics.json").write_text("{")
-    run = Results.load(results.folder).runs["w=0.5,seed=1"]
-    assert run.state == "failed"
-    assert "metrics.json: damaged" in run.message
+    for content in ("{", "null", '{"metrics": {}}'):
+        (results.folder / "w=0.5,seed=1" / "metrics.json").write_text(content)
+        run = Results.load(results.folder).runs["w=0.5,seed=1"]
+        assert run.state == "failed"
+        assert "metrics.json: damaged" in run.message
     (results.folder / "sweep.yaml").write_text("")
     with pytest.raises(UserError, match=r"sweep\.yaml: damaged"):
         Results.load(results.folder)

@@ -47,6 +47,12 @@ def work(cfg: DictConfig) -> float:
     return loss
 
 
+def draw_slowly(folder: Path) -> None:
+    """In the place of the plots of a sweep."""
+    atomic_write(folder / "drawing", str(os.getpid()))
+    time.sleep(60)
+
+
 def _node() -> str:
     """Where on a cluster the job ran."""
     if "ray" in sys.modules:
