@@ -234,7 +234,14 @@ def starts_processes(trainer: Mapping[str, Any]) -> bool:
         return strategy.startswith(("ddp", "fsdp"))
     if devices in ("auto", -1, "-1"):  # all there are; of a CPU, one
         return trainer.get("accelerator") != "cpu" and torch.cuda.device_count() > 1
-    return len(devices) > 1 if isinstance(devices, Sequence) and not isinstance(devices, str) else int(devices) > 1
+    if isinstance(devices, Sequence) and not isinstance(devices, str):
+        return len(devices) > 1
+    return _counts(devices) and int(devices) > 1
+
+
+def _counts(devices: Any) -> bool:
+    """Whether this says which devices."""
+    return not isinstance(devices, str) or devices == "auto" or devices.lstrip("-").isdecimal()
 
 
 def _device_problems(trainer: Mapping[str, Any]) -> list[str]:
@@ -247,6 +254,8 @@ def _device_problems(trainer: Mapping[str, Any]) -> list[str]:
             found.append(f"trainer.accelerator={name}: there is none on this machine; use trainer=cpu")
     elif name == "gpu" and not gpu:
         found.append("trainer.accelerator=gpu: there is no GPU here, or torch cannot see it; use trainer=cpu")
+    if not _counts(trainer.get("devices", 1)):
+        found.append(f"trainer.devices={trainer['devices']}: must be how many, a list of their numbers, or auto")
     devices, most = trainer.get("devices"), max(os.cpu_count() or 1, 2)  # two on one core: slow, but ddp can be tried
     on_cpu = name == "cpu" or (name == "auto" and not gpu)
     if on_cpu and isinstance(devices, list):

@@ -168,6 +168,8 @@ def explain(error: BaseException) -> str:
 
 def _nearest(key: str) -> str:
     """What to say of an unknown setting: that a sweep for another experiment sets it, or the nearest there is."""
+    if key == "sweep":  # which is null where none is named
+        return ": only a sweep has it; name one, or add sweep=base"
     instead = f" (To add a setting that is not there, write +{key}=...)"
     groups = [o for o in sys.argv[1:] if "=" in o and "." not in o.split("=")[0] and "$" not in o]
     for overrides in (groups, []):

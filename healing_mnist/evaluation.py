@@ -72,7 +72,8 @@ def _measure(run: Path, cfg: DictConfig) -> Result:
 def _checked(run: Path, overrides: Sequence[str]) -> DictConfig:
     """The settings of an evaluation, with its folder as `run_dir`; raises what is wrong with them."""
     if finished(run) is None:
-        raise UserError(f"run={run}: not a finished run (it has no metrics.json)")
+        sweep = "; it is a sweep, whose runs lie in it" if (run / "sweep.yaml").exists() else ""
+        raise UserError(f"run={run}: not a finished run (it has no metrics.json){sweep}")
     for override in overrides:
         if dotted(override).split(".")[0] not in CHANGEABLE:
             raise UserError(f"{override}: an evaluation cannot change this; allowed: {', '.join(CHANGEABLE)}")

@@ -109,6 +109,11 @@ def message(capsys, tmp_path):
         (["+analysis.mine.rows=3"], "analysis.mine={'rows': 3}: must be a group of settings with a _target_, or null"),
         (["seed=-1"], "seed=-1: must be an integer in [0, 4294967295]"),
         (["trainer=gpu"], "trainer.accelerator=gpu: there is no GPU here"),
+        (
+            ["trainer=cpu", "trainer.devices=two"],
+            "trainer.devices=two: must be how many, a list of their numbers, or auto",
+        ),
+        (["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=two"], "trainer.devices=two: must be how many"),
         (["trainer.accelerator=warp"], "trainer.accelerator=warp: must be one of"),
         (["task.loss=l3"], "task.loss=l3: must be one of mse, l1, ssim, bce"),
         (["optimizer.lr=fast"], "optimizer.lr=fast"),
@@ -143,6 +148,13 @@ def test_what_constructors_find_is_named_together(message):
     found = message("experiment=convlstm", "data.source=mnist", "data.root=/nonexistent", "objective=val/nothing")
     assert "data.root=/nonexistent: no such folder" in found
     assert "objective=val/nothing: not logged by" in found
+
+
+def test_a_setting_of_sweeps_alone_is_told_as_one(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "sweep.metrics=[test/mse]", "seed=1,2"])
+    with pytest.raises(SystemExit):
+        cli.main(lambda cfg: None, "train")
+    assert "unknown setting 'sweep': only a sweep has it; name one, or add sweep=base" in capsys.readouterr().err
 
 
 def test_a_value_that_cannot_be_read_gets_advice_on_quoting(capsys, monkeypatch):

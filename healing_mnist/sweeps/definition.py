@@ -143,8 +143,9 @@ def sweep_settings(node: Any, said: Sequence[str] = ()) -> Settings:
 def only_one(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which ends with this process; a second sweep in one folder is refused.
 
-    A folder in which nothing was left goes again.
+    A folder in which nothing was left goes again, and with it those above that were made for it.
     """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / ".lock"), folder / ".holder"
     try:
@@ -159,7 +160,9 @@ def only_one(folder: Path) -> Iterator[None]:
         holder.unlink(missing_ok=True)
         if [path.name for path in folder.glob("*")] == [".lock"]:
             (folder / ".lock").unlink()
-            folder.rmdir()
+            for place in made or [folder]:
+                if not any(place.iterdir()):
+                    place.rmdir()
         lock.release()
 
 

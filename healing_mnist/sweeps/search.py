@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,18 +18,43 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from healing_mnist.checks import UserError
 from healing_mnist.files import atomic_write
 from healing_mnist.sweeps.definition import Definition, Settings, job_name
 from healing_mnist.sweeps.points import Dimension, Point
 from healing_mnist.sweeps.results import Run
 
 JOURNAL, TRIAL = "optuna.journal", "trial.json"
+log = logging.getLogger(__name__)
 
 
 def open_storage(journal: Path) -> optuna.storages.BaseStorage:
     optuna.logging.set_verbosity(logging.WARNING)
     backend = optuna.storages.journal.JournalFileBackend(str(journal))
     return optuna.storages.JournalStorage(backend)
+
+
+def drop_torn_line(journal: Path) -> None:
+    """Take away a last line that was never finished, as on a full disk: the next one would be written behind it.
+
+    The trial it was about is open again, and its job is found finished.
+    """
+    content = journal.read_bytes() if journal.exists() else b""
+    if content and not content.endswith(b"\n"):
+        log.warning("%s: the last line is not whole, and left out", journal)
+        os.truncate(journal, content.rfind(b"\n") + 1)
+
+
+@contextmanager
+def naming(journal: Path) -> Iterator[None]:
+    """Raise UserError where the lines of the journal cannot be read."""
+    try:
+        yield
+    except (ValueError, AssertionError, LookupError, TypeError) as error:
+        raise UserError(
+            f"{journal}: damaged ({type(error).__name__}). fresh=true starts the search over; what it found until now "
+            "is in runs.csv beside it"
+        ) from error
 
 
 class Search:
@@ -37,15 +64,24 @@ class Search:
         self.folder, self.definition, self.trials = folder, definition, settings.trials
         self.dimensions = {dimension.key: dimension for dimension in dimensions}
         self.distributions = {key: distribution(dimension) for key, dimension in self.dimensions.items()}
-        self.study = optuna.create_study(
-            study_name=definition.name,
-            storage=open_storage(folder / JOURNAL),
-            direction=definition.direction,
-            load_if_exists=True,
-        )
+        drop_torn_line(folder / JOURNAL)
+        with naming(folder / JOURNAL):
+            self.study = optuna.create_study(
+                study_name=definition.name,
+                storage=open_storage(folder / JOURNAL),
+                direction=definition.direction,
+                load_if_exists=True,
+            )
+            begun = len(self.study.trials)
+        there = sum((folder / name / TRIAL).exists() for name in definition.points)
+        if there and not begun:
+            raise UserError(
+                f"{folder / JOURNAL}: holds none of the {there} trials in this folder, and a search goes on from what "
+                "it knows; put it back, or start over with fresh=true"
+            )
         # A search that goes on must not draw its first points again. Trials still running count as bad ones, so that
         # jobs side by side look in different places.
-        seed = settings.sampler_seed + len(self.study.trials)
+        seed = settings.sampler_seed + begun
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
         self._numbers: dict[str, int] = {}
 

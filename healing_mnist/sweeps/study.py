@@ -70,27 +70,38 @@ class Study:
         names = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
         if name not in names:
             raise UserError(f"study={name}: there is none{suggestion(name, names)}. Allowed: {', '.join(names)}")
-        found = yaml.safe_load((CONF / "study" / f"{name}.yaml").read_text())
+        try:
+            found = yaml.safe_load((CONF / "study" / f"{name}.yaml").read_text())
+        except yaml.YAMLError as error:
+            raise UserError(f"conf/study/{name}.yaml: {error}") from error
         known = [f.name for f in fields(cls) if f.name != "name"]
-        if wrong := set(known) ^ found.keys():
-            raise UserError(
-                f"study={name}: keys {', '.join(sorted(wrong))} missing or unknown; needs {', '.join(known)}"
-            )
+        problems = [f"unknown key {key}{suggestion(key, known)}" for key in sorted(found.keys() - set(known))]
+        problems += [f"no {key}" for key in known if key not in found]
+        if problems:
+            raise UserError(f"study={name}: {', '.join(problems)}; its keys are {', '.join(known)}")
         known = [f.name for f in fields(Part)]
         for part in found["parts"]:
             for key in part.keys() - set(known):
                 raise UserError(f"study={name}, part {part.get('name')}: unknown key {key}{suggestion(key, known)}")
         parts = [Part(**part) for part in found.pop("parts")]
-        return cls(name=name, parts=parts, document=ROOT / found.pop("document"), **found)
+        study = cls(name=name, parts=parts, document=ROOT / found.pop("document"), **found)
+        names = [part.name for part in parts]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise UserError(f"study={name}: more than one part is named {', '.join(sorted(twice))}")
+        for part in parts:
+            if part.of and part.of not in names:
+                raise UserError(f"study={name}, part {part.name}: of={part.of}: {study.no_part(part.of)}")
+        return study
 
     def part(self, name: str) -> Part:
         for part in self.parts:
             if part.name == name:
                 return part
+        raise UserError(f"study={self.name}: {self.no_part(name)}")
+
+    def no_part(self, name: str) -> str:
         names = [part.name for part in self.parts]
-        raise UserError(
-            f"study={self.name} has no part '{name}'{suggestion(name, names)}. Its parts: {', '.join(names)}"
-        )
+        return f"there is no part '{name}'{suggestion(name, names) or '.'} Its parts: {', '.join(names)}"
 
 
 @dataclass(frozen=True)
@@ -198,6 +209,11 @@ def run(arguments: Sequence[str]) -> None:
     for key in ("mnist", "cifar10"):
         if key in own and not os.path.isdir(os.path.expanduser(own[key])):
             raise UserError(f"{key}={own[key]}: no such folder")
+    settings = yaml.safe_load((CONF / "train.yaml").read_text())
+    known = [*OPTIONS, *settings, *(path.name for path in CONF.iterdir() if path.is_dir())]
+    for key in options:
+        if key.lstrip("+") not in known and not set("./@") & set(key):
+            raise UserError(f"{key}={options[key]}: neither an option of a study nor a setting{suggestion(key, known)}")
     study = Study.load(own["study"])
     setup = Setup(
         study,

@@ -39,6 +39,27 @@ def test_a_search_fills_its_study_and_goes_on(sweep):
     assert (done.folder / "figures" / "history_of_the_search.png").exists()
 
 
+def test_a_journal_that_is_damaged_or_lost_is_named(sweep):
+    done = sweep(*TPE, "sweep.trials=2")
+    assert done.code == 0, done.err
+    journal, jobs = done.folder / JOURNAL, sorted(path.name for path in done.folder.iterdir())
+    whole = journal.read_bytes()
+    middle = whole.replace(b"\n", b"}\n", 3)
+    for content, what in ((middle, "damaged"), (b"\x9c" + whole, "damaged"), (None, "holds none of the 2 trials")):
+        journal.unlink() if content is None else journal.write_bytes(content)
+        again = sweep(*TPE, "sweep.trials=3")
+        assert again.code == 1
+        assert f"{journal}: {what}" in again.err
+        assert "fresh=true" in again.err
+        assert "Traceback" not in again.err
+        assert sorted(path.name for path in done.folder.iterdir()) == jobs
+    journal.write_bytes(whole[:-20])  # the last line is that of a trial that has ended
+    again = sweep(*TPE, "sweep.trials=3")
+    assert again.code == 0, again.err
+    assert f"{journal}: the last line is not whole, and left out" in again.out
+    assert [trial.state.name for trial in study_in(done.folder).trials] == ["COMPLETE"] * 3
+
+
 def test_a_trial_that_failed_is_tried_again(sweep, tmp_path):
     for weight in ("0.7", "0.9"):
         (tmp_path / f"break-{weight}").write_text("raise")

@@ -197,10 +197,11 @@ def test_runs_that_are_found_are_experiments_as_they_are(tmp_path):
         (["study=reprots"], "study=reprots: there is none; did you mean 'reports'"),
         (
             ["study=reports", "only=latent_din"],
-            "study=reports has no part 'latent_din'; did you mean 'latent_dim'",
+            r"study=reports: there is no part 'latent_din'; did you mean 'latent_dim'\? Its parts: ",
         ),
         (["study=reports", "small=maybe"], "small=maybe: must be true or false"),
         (["study=reports", "losses"], "losses: a study takes KEY=VALUE only"),
+        (["study=reports", "smal=true"], "smal=true: neither an option of a study nor a setting; did you mean 'small'"),
         (["study=reports", "~optimizer.fused"], "~optimizer.fused: a study takes KEY=VALUE only"),
     ],
 )
@@ -220,6 +221,22 @@ def test_an_unknown_key_of_a_part_is_named(planted):
     path = planted.at / "conf" / "study" / "s.yaml"
     path.write_text(path.read_text().replace("evaluate:", "evalute:"))
     with pytest.raises(UserError, match="part again: unknown key evalute; did you mean 'evaluate'"):
+        study.Study.load("s")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("of: weights", "of: weigths", "part .*: of=weigths: there is no part 'weigths'; did you mean 'weights'"),
+        ("name: again", "name: classes", "more than one part is named classes"),
+        ("intro:", "intor:", "unknown key intor; did you mean 'intro'.*, no intro; its keys are document, title"),
+        ("parts:", "parts: [", "conf/study/s.yaml: while parsing"),
+    ],
+)
+def test_mistakes_in_the_yaml_of_a_study_are_named(planted, old, new, message):
+    path = planted.at / "conf" / "study" / "s.yaml"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=message):
         study.Study.load("s")
 
 

@@ -168,6 +168,12 @@ def test_whether_a_checkpoint_fits_is_asked_for_every_size_of_the_model():
     assert len(kinds("pretrained.checkpoint=x.ckpt")) == 2
 
 
+def test_a_refused_sweep_leaves_no_folder(sweep, tmp_path):
+    done = sweep(f"output_dir={tmp_path / 'new'}", "sweep=base", "sweep.objective=val/nothing", "seed=1,2", folder=None)
+    assert done.code == 1
+    assert not (tmp_path / "new").exists()
+
+
 def test_more_points_extend_a_sweep_fewer_are_refused(sweep):
     assert sweep("task.reconstruction_weight=0.1,0.25").code == 0
     more = sweep("task.reconstruction_weight=0.1,0.25,0.5")
