@@ -139,15 +139,24 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tupl
 
 def saved_settings(path: Path) -> dict[str, Any]:
     """The settings that a run has left in `path`. Raises UserError where there are none, or the file is damaged."""
+    found = _saved(path)
+    if not isinstance(found, DictConfig) or "data" not in found:
+        raise UserError(f"{path}: damaged (it holds no settings of a run)")
+    return plain(found)
+
+
+def saved_overrides(path: Path) -> list[str]:
+    """The overrides that a run has left in `path`. Raises UserError where there are none, or the file is damaged."""
+    return list(_saved(path))
+
+
+def _saved(path: Path) -> DictConfig | ListConfig:
     try:
-        found = OmegaConf.load(path)
+        return OmegaConf.load(path)
     except FileNotFoundError:
         raise UserError(f"{path}: not there; the folder of a run is not complete without it") from None
     except (OSError, ValueError, YAMLError) as error:
         raise UserError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
-    if not isinstance(found, DictConfig) or "data" not in found:
-        raise UserError(f"{path}: damaged (it holds no settings of a run)")
-    return plain(found)
 
 
 def there_and_now(changed: Mapping[str, tuple[Any, Any]]) -> list[str]:

@@ -24,6 +24,7 @@ from healing_mnist.config import (
     incidental,
     key_of,
     plain,
+    saved_overrides,
     saved_settings,
     settings_of,
     there_and_now,
@@ -110,7 +111,7 @@ def _check_dealing(run: Path, dealt_by: Sequence[str], data: dict[str, Any]) -> 
 
 def _composed_again(run: Path, overrides: Sequence[str]) -> DictConfig:
     """The settings of a run with other words said last."""
-    saved = _said(run)
+    saved = saved_overrides(run / "overrides.yaml")
     trained, now = flatten(saved_settings(run / "config.yaml")), flatten(plain(compose(saved)))
     kept = {key for key in trained.keys() & now.keys() if key.split(".")[0] not in ("trainer", "callbacks")}
     changed = {key: both for key, both in difference(trained, now).items() if key in kept}
@@ -124,14 +125,6 @@ def _composed_again(run: Path, overrides: Sequence[str]) -> DictConfig:
         named = {key_of(override).split(".")[1] for override in said if key_of(override).startswith("data.")}
         cfg.data = other | {key: cfg.data[key] for key in DEALING & other.keys() & cfg.data.keys() - named}
     return cfg
-
-
-def _said(run: Path) -> list[str]:
-    """The overrides that a run was trained with."""
-    path = run / "overrides.yaml"
-    if not path.exists():
-        raise UserError(f"{path}: not there; the folder of a run is not complete without it")
-    return list(OmegaConf.load(path))
 
 
 def _outdated(key: str, override: str) -> bool:

@@ -45,6 +45,7 @@ from healing_mnist.config import (
     folder,
     incidental,
     plain,
+    saved_overrides,
     saved_settings,
     there_and_now,
 )
@@ -124,7 +125,10 @@ def prepare(cfg: DictConfig, place: Path, **changes: Any) -> tuple[L.LightningDa
     L.seed_everything(cfg.seed, verbose=False)
     data, task, trainer = build_data(cfg), build_task(cfg), make_trainer(cfg, place, **changes)
     if (path := OmegaConf.select(cfg, "pretrained.checkpoint")) and cfg.pretrained.get("modules"):
-        load_pretrained(task, cfg, Path(path))
+        try:
+            load_pretrained(task, cfg, Path(path))
+        except UserError as error:
+            raise UserError(f"pretrained.checkpoint={error}") from error
     if cfg.task.get("compile") or cfg.data.get("compile"):  # compiled for two rows, a try would take its time
         data.setup()
         check_data([task, *trainer.callbacks], data)
@@ -248,16 +252,11 @@ def load_pretrained(task: Task, cfg: DictConfig, path: Path) -> None:
 
     Raises UserError where it is not there, damaged, or of another model.
     """
-    try:
-        state = read_checkpoint(path)["state_dict"]
-        for here, there in cfg.pretrained.modules.items():
-            prefix = f"network.{there}."
-            part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            load_state(task.network.get_submodule(here), part, path)
-    except UserError as error:
-        if not cfg.pretrained.get("checkpoint"):
-            raise
-        raise UserError(f"pretrained.checkpoint={error}") from error
+    state = read_checkpoint(path)["state_dict"]
+    for here, there in cfg.pretrained.modules.items():
+        prefix = f"network.{there}."
+        part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        load_state(task.network.get_submodule(here), part, path)
 
 
 def finished(place: Path) -> Result | None:
@@ -372,7 +371,7 @@ def _log_hparams(trainer: L.Trainer, cfg: DictConfig, result: Result) -> None:
     }
     # What was said beside these, lest what a sweep varies have no column: experiment, trainer.max_epochs.
     said = result.folder / "overrides.yaml"
-    for override in OmegaConf.load(said) if said.exists() else ():
+    for override in saved_overrides(said) if said.exists() else ():
         key, _, text = override.partition("=")
         value = OmegaConf.select(cfg, dotted(key))
         if text and dotted(key) not in groups and not incidental(override):

@@ -147,8 +147,7 @@ def grid(page: Page, title: str, again: bool = False) -> Figure:
         caption[first : first + count] = [f"{error:.4f}" for error in errors]
         captions.append(caption)
     steps = page["target"].shape[1]
-    numbered = {"sequence", "frame"} <= page.keys()  # rows of N6 and N3 say which of a sequence's frames is predicted
-    names = [f"input {t + 1}" if numbered else f"frame {t}" for t in range(page["input"].shape[1])]
+    names = [f"input {t + 1}" if _numbered(page) else f"frame {t}" for t in range(page["input"].shape[1])]
     for name in ("truth", "prediction", "difference"):
         names += [f"{name} {step + (not again)}" for step in range(steps)] if steps > 1 else [name]
     return image_grid(rows, row_labels=labels_of(page), column_labels=names, captions=captions, title=title)
@@ -156,9 +155,14 @@ def grid(page: Page, title: str, again: bool = False) -> Figure:
 
 def labels_of(page: Page) -> list[str]:
     """What each row is called."""
-    if {"sequence", "frame"} <= page.keys():  # of N6 and N3
+    if _numbered(page):
         return [f"#{s}, frame {t}" for s, t in zip(page["sequence"].tolist(), page["frame"].tolist(), strict=True)]
     return [f"row {index}" for index in page["index"].tolist()]
+
+
+def _numbered(page: Page) -> bool:
+    """Whether the rows say which of a sequence's frames is predicted, as those of N6 and N3 do."""
+    return {"sequence", "frame"} <= page.keys()
 
 
 def table(page: Page) -> Table:

@@ -29,21 +29,24 @@ MAX_METRICS = 3  # rows of a figure
 STYLES = ("-", "--", ":", "-.")
 WIDE = 50  # times the smallest value the largest is, where an axis is logarithmic
 BARS = "bars: standard deviation over repeated runs"
+Line = dict[str, dict[float, list[float]]]  # metric -> epoch -> its values in the finished runs of a setting
+Epochs = tuple[list[Setting], list[Line]]  # the settings with finished runs, and a line of each
 
 
 def write(results: Results) -> dict[str, Path]:
     """Draw what these results have something to show for; title -> PNG below ``figures/``."""
     if len([run for run in results.runs.values() if run.state == "finished"]) < 2:
         return {}
+    epochs = over_epochs(results)
     drawn = {
         "Metrics over each setting": curves(results),
-        "Learning curves": learning_curves(results),
+        "Learning curves": learning_curves(results, epochs),
         "Trade-off": trade_off(results),
         "Parallel coordinates": parallel_coordinates(results),
         "By category": boxes(results),
         "History of the search": history(results),
     }
-    tables = {"Learning curves": epochs_table(results)}
+    tables = {"Learning curves": epochs_table(*epochs)}
     paths = {}
     for title, figure in drawn.items():
         path = results.folder / "figures" / f"{title.lower().replace(' ', '_').replace('-', '_')}.png"
@@ -117,9 +120,12 @@ def _apart(points: Sequence[tuple[float, ...]], words: Collection[float]) -> lis
 
 
 @styled
-def learning_curves(results: Results) -> Figure | None:
-    """Losses and the objective over the epochs: a line a setting, the mean over its seeds in a band of their spread."""
-    settings, lines = _over_epochs(results)
+def learning_curves(results: Results, epochs: Epochs | None = None) -> Figure | None:
+    """Losses and the objective over the epochs: a line a setting, the mean over its seeds in a band of their spread.
+
+    `epochs` are those of `over_epochs`, where they are read already.
+    """
+    settings, lines = epochs or over_epochs(results)
     # A metric can stand under two names, but for sums in another order; a single epoch is no curve.
     distinct = {
         str([[f"{value:.4g}" for values in found.get(name, {}).values() for value in values] for found in lines]): name
@@ -160,23 +166,23 @@ def learning_curves(results: Results) -> Figure | None:
     return figure
 
 
-def epochs_table(results: Results) -> Table:
+def epochs_table(settings: list[Setting], lines: list[Line]) -> Table:
     """The numbers of `learning_curves`: of each setting, metric and epoch the mean and the spread over its runs."""
     return [
         {**setting.point, "metric": name, "epoch": epoch, "runs": len(values), "mean": mean(values)}
         | {"standard_deviation": "" if (found := spread(values)) is None else found}
-        for setting, line in zip(*_over_epochs(results), strict=True)
+        for setting, line in zip(settings, lines, strict=True)
         for name, epochs in line.items()
         for epoch, values in epochs.items()
     ]
 
 
-def _over_epochs(results: Results) -> tuple[list[Setting], list[dict[str, dict[float, list[float]]]]]:
-    """Settings with finished runs, and of each: metric -> epoch -> its values in these runs."""
+def over_epochs(results: Results) -> Epochs:
+    """What the runs have logged, read from the metrics.csv of each."""
     settings = [setting for setting in results.settings() if setting.count("finished")]
-    lines: list[dict[str, dict[float, list[float]]]] = []
+    lines: list[Line] = []
     for setting in settings:
-        found: dict[str, dict[float, list[float]]] = {}
+        found: Line = {}
         for run in setting.runs:
             path = results.folder / run.name / "metrics.csv"
             if run.state == "finished" and path.is_file():

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -45,18 +44,6 @@ def drop_torn_line(journal: Path) -> None:
         os.truncate(journal, content.rfind(b"\n") + 1)
 
 
-@contextmanager
-def naming(journal: Path) -> Iterator[None]:
-    """Raise UserError where the lines of the journal cannot be read."""
-    try:
-        yield
-    except (ValueError, AssertionError, LookupError, TypeError) as error:
-        raise UserError(
-            f"{journal}: damaged ({type(error).__name__}). fresh=true starts the search over; what it found until now "
-            "is in runs.csv beside it"
-        ) from error
-
-
 class Search:
     """An endless source of points until `trials` have been tried; iterate over it for the names of their folders."""
 
@@ -65,7 +52,7 @@ class Search:
         self.dimensions = {dimension.key: dimension for dimension in dimensions}
         self.distributions = {key: distribution(dimension) for key, dimension in self.dimensions.items()}
         drop_torn_line(folder / JOURNAL)
-        with naming(folder / JOURNAL):
+        try:
             self.study = optuna.create_study(
                 study_name=definition.name,
                 storage=open_storage(folder / JOURNAL),
@@ -73,6 +60,11 @@ class Search:
                 load_if_exists=True,
             )
             begun = len(self.study.trials)
+        except (ValueError, AssertionError, LookupError, TypeError) as error:  # what a line that is wrong may meet with
+            raise UserError(
+                f"{folder / JOURNAL}: damaged ({type(error).__name__}). fresh=true starts the search over; what it "
+                "found until now is in runs.csv beside it"
+            ) from error
         there = sum((folder / name / TRIAL).exists() for name in definition.points)
         if there and not begun:
             raise UserError(
